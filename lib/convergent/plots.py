@@ -1,0 +1,263 @@
+"""The house style, and the figures that chapters draw.
+
+Figures have no background of their own and grey text, so that they read on a light and on a dark page. Colours are
+those of Okabe & Ito (2008), which colour-blind readers can tell apart; one condition keeps one colour everywhere.
+"""
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+import seaborn as sns
+import torch
+from matplotlib.lines import Line2D
+from torch import Tensor
+
+GREY = "#7a7a7a"
+PALETTE = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#D55E00", "#56B4E9")
+COLOURS = {
+    "trained": "#0072B2",
+    "untrained": "#E69F00",
+    "best partner": "#0072B2",
+    "best partner, untrained": "#E69F00",
+    "same index": "#CC79A7",
+    "shuffled images": GREY,
+    "chance": GREY,
+}
+
+
+def use_style() -> None:
+    """Set the house style for all figures drawn afterwards."""
+    sns.set_theme(context="notebook", style="ticks", palette=PALETTE)
+    grey = {f"{part}color": GREY for part in ("axes.edge", "axes.label", "xtick.", "ytick.", "text.")}
+    sizes = {"font.size": 11, "axes.titlesize": 11, "axes.labelsize": 11, "xtick.labelsize": 10, "ytick.labelsize": 10}
+    clear = {"figure.facecolor": "none", "axes.facecolor": "none", "savefig.facecolor": "none"}
+    boxes = {"axes.spines.top": False, "axes.spines.right": False, "legend.frameon": False, "legend.fontsize": 10}
+    plt.rcParams.update(grey | sizes | clear | boxes | {"axes.titlecolor": GREY, "legend.labelcolor": GREY})
+    plt.rcParams.update({"figure.dpi": 110, "savefig.dpi": 200, "svg.fonttype": "none"})
+
+
+def _picture(image: Tensor) -> np.ndarray:
+    return image.permute(1, 2, 0).numpy()
+
+
+def _bare(axes) -> None:
+    for ax in np.ravel(axes):
+        ax.set(xticks=[], yticks=[])
+        sns.despine(ax=ax, left=True, bottom=True)
+
+
+def tile(images: Tensor, columns: int, gap: int = 2) -> np.ndarray:
+    """Images (n, 3, h, w) in rows of `columns`, as one picture (height, width, 4) with clear gaps between them."""
+    n, _, h, w = images.shape
+    rows = -(-n // columns)
+    sheet = np.zeros((rows * (h + gap) - gap, columns * (w + gap) - gap, 4), np.uint8)
+    for i, image in enumerate(images):
+        top, left = (i // columns) * (h + gap), (i % columns) * (w + gap)
+        sheet[top : top + h, left : left + w, :3] = _picture(image)
+        sheet[top : top + h, left : left + w, 3] = 255
+    return sheet
+
+
+def photographs(split, classes: list[str], per_class: int = 8) -> plt.Figure:
+    """Some images of each class (the first ten), a row a class."""
+    shown = classes[:10]
+    figure, axes = plt.subplots(len(shown), 1, figsize=(6.4, 0.62 * len(shown) + 0.2), squeeze=False)
+    for label, ax in enumerate(axes[:, 0]):
+        chosen = split.images[split.labels == label][:per_class]
+        ax.imshow(tile(chosen, per_class), interpolation="nearest", aspect="equal")
+        ax.set_ylabel(shown[label], rotation=0, ha="right", va="center")
+    _bare(axes)
+    figure.subplots_adjust(left=0.25, right=0.99, top=0.99, bottom=0.01, hspace=0.06)
+    return figure
+
+
+def clouds(views: dict[str, np.ndarray], labels, classes: list[str], accuracies: dict[str, float]) -> plt.Figure:
+    """Small multiples of point clouds (n, 2), one a layer, coloured by class; the classes named in the last."""
+    figure, axes = plt.subplots(2, -(-len(views) // 2), figsize=(9, 5.2), squeeze=False)
+    labels = np.asarray(labels)
+    for ax, (name, view) in zip(axes.flat, views.items(), strict=False):
+        for label in np.unique(labels):
+            points = view[labels == label]
+            ax.scatter(*points.T, s=7, color=PALETTE[label % 6], alpha=0.55, linewidths=0, rasterized=True)
+        # The bulk of the cloud, whatever a few far points do.
+        low, high = np.percentile(view, [0.5, 99.5], axis=0)
+        margin = 0.08 * (high - low) + 1e-9
+        ax.set(xlim=(low[0] - margin[0], high[0] + margin[0]), ylim=(low[1] - margin[1], high[1] + margin[1]))
+        ax.set_title(f"{name}: {accuracies[name]:.0%}")
+    for label in np.unique(labels):
+        centre = np.median(view[labels == label], axis=0)
+        box = {"boxstyle": "round,pad=0.15", "facecolor": PALETTE[label % 6], "edgecolor": "none", "alpha": 0.9}
+        ax.text(*centre, classes[label], ha="center", va="center", fontsize=9, color="white", bbox=box)
+    for ax in axes.flat[len(views) :]:
+        ax.set_visible(False)
+    _bare(axes)
+    figure.tight_layout(w_pad=0.6)
+    return figure
+
+
+def by_layer(
+    tables: dict[str, pd.DataFrame], ylabel: str, chance: dict[str, float] | None = None, ylim=None
+) -> plt.Figure:
+    """A quantity against layers, a panel for each run; means and 95 % bootstrap intervals over networks or pairs.
+
+    Parameters
+    ----------
+    tables : title of the run -> DataFrame with columns layer, condition, value, in the order of the layers
+    ylabel : the quantity, with its unit
+    chance : title of the run -> its chance level, drawn as a dashed line
+    """
+    figure, axes = plt.subplots(1, len(tables), figsize=(4.5 * len(tables), 3.5), sharey=True, squeeze=False)
+    for ax, (title, table) in zip(axes[0], tables.items(), strict=True):
+        conditions = list(dict.fromkeys(table.condition))
+        colours = {name: COLOURS.get(name, PALETTE[i % 6]) for i, name in enumerate(conditions)}
+        line = {"errorbar": ("ci", 95), "seed": 0, "markers": True, "dashes": False, "style": "condition"}
+        sns.lineplot(table, x="layer", y="value", hue="condition", palette=colours, ax=ax, legend=False, **line)
+        if chance:
+            ax.axhline(chance[title], color=GREY, linestyle="--", linewidth=1)
+            ax.annotate("chance", (0, chance[title]), xytext=(0, 4), textcoords="offset points", fontsize=9)
+        ax.set(xlabel="", ylabel=ylabel, title=title, ylim=ylim)
+        ax.tick_params(axis="x", rotation=45)
+    markers = ("o", "X", "s", "P", "D", "^")
+    handles = [
+        Line2D([], [], color=colours[name], marker=markers[i], markeredgecolor="white", label=name)
+        for i, name in enumerate(conditions)
+    ]
+    figure.legend(handles=handles, loc="upper center", ncols=len(handles), bbox_to_anchor=(0.5, 1.06))
+    figure.tight_layout()
+    return figure
+
+
+def filters(sheets: dict[str, Tensor], columns: int = 8) -> plt.Figure:
+    """First-layer filters (n, 3, k, k) of several networks, each filter scaled to its own largest weight."""
+    figure, axes = plt.subplots(1, len(sheets), figsize=(4.4 * len(sheets), 2.5), squeeze=False)
+    for ax, (title, weights) in zip(axes[0], sheets.items(), strict=True):
+        largest = weights.abs().amax((1, 2, 3), keepdim=True)
+        ax.imshow(tile(((weights / largest + 1) * 127.5).byte(), columns, gap=1), interpolation="nearest")
+        ax.set_title(title)
+    _bare(axes)
+    figure.tight_layout()
+    return figure
+
+
+def distributions(tables: dict[str, pd.DataFrame], xlabel: str) -> plt.Figure:
+    """One dot an observation, the mean as a bar, a row a condition, a panel a run."""
+    figure, axes = plt.subplots(1, len(tables), figsize=(4.5 * len(tables), 2.1), sharex=True, squeeze=False)
+    for ax, (title, table) in zip(axes[0], tables.items(), strict=True):
+        conditions = list(dict.fromkeys(table.condition))
+        colours = {name: COLOURS[name] for name in conditions}
+        shown = {"x": "value", "y": "condition", "hue": "condition", "palette": colours, "order": conditions, "ax": ax}
+        sns.stripplot(table, size=4, alpha=0.5, jitter=0.25, legend=False, **shown)
+        sns.pointplot(table, errorbar=None, markers="|", markersize=26, linestyle="none", legend=False, **shown)
+        ax.set(xlabel=xlabel, ylabel="", title=title)
+    figure.tight_layout()
+    return figure
+
+
+def heatmaps(panels: dict[str, pd.DataFrame], label: str) -> plt.Figure:
+    """Tables side by side in one colour scale, numbers in the cells."""
+    n_rows = max(len(panel) for panel in panels.values())
+    size = (1.2 + 0.62 * sum(len(panel.columns) for panel in panels.values()), 0.9 + 0.36 * n_rows)
+    figure, axes = plt.subplots(1, len(panels), figsize=size, sharey=True, squeeze=False)
+    top = max(panel.to_numpy().max() for panel in panels.values())
+    for ax, (title, panel) in zip(axes[0], panels.items(), strict=True):
+        look = {"vmin": 0, "vmax": top, "cmap": "cividis", "annot": True, "fmt": ".2f", "annot_kws": {"size": 9}}
+        sns.heatmap(panel, ax=ax, cbar=False, linewidths=1.5, linecolor=(0, 0, 0, 0), **look)
+        ax.set(title=title, xlabel="", ylabel="")
+        ax.tick_params(axis="x", rotation=45, length=0)
+        ax.tick_params(axis="y", rotation=0, length=0)
+    figure.supxlabel(label, fontsize=10, color=GREY)
+    figure.tight_layout()
+    return figure
+
+
+def favourites(rows: dict[str, Tensor], captions: list[str] | None = None) -> plt.Figure:
+    """Images that activate units most, a row a unit; `rows` maps the unit's name to its images, strongest first."""
+    figure, axes = plt.subplots(len(rows), 1, figsize=(8, 0.98 * len(rows)), squeeze=False)
+    for i, (ax, (name, images)) in enumerate(zip(axes[:, 0], rows.items(), strict=True)):
+        ax.imshow(tile(images, len(images)), interpolation="nearest")
+        ax.set_ylabel(name, rotation=0, ha="right", va="center", multialignment="left")
+        if captions:
+            ax.yaxis.set_label_position("left")
+            ax.text(1.01, 0.5, captions[i], transform=ax.transAxes, va="center", fontsize=10)
+    _bare(axes)
+    figure.subplots_adjust(left=0.22, right=0.99 if not captions else 0.84, top=0.99, bottom=0.01, hspace=0.1)
+    return figure
+
+
+def responses(panels: dict[str, tuple[np.ndarray, np.ndarray]], labels: dict[str, tuple[str, str]]) -> plt.Figure:
+    """Scatter plots of one unit's responses against another's, a panel a pair, the correlation in the title."""
+    figure, axes = plt.subplots(1, len(panels), figsize=(4.2 * len(panels), 3.4), squeeze=False)
+    for ax, (title, (x, y)) in zip(axes[0], panels.items(), strict=True):
+        ax.scatter(x, y, s=6, alpha=0.35, color=PALETTE[0], linewidths=0, rasterized=True)
+        ax.set(xlabel=labels[title][0], ylabel=labels[title][1], title=f"{title}\nr = {np.corrcoef(x, y)[0, 1]:.2f}")
+    figure.tight_layout()
+    return figure
+
+
+def mean_colours(images: Tensor) -> np.ndarray:
+    """The mean red, green and blue of each image, in [0, 1]: a representation with three units, (n_images, 3)."""
+    return images.double().mean((2, 3)).numpy() / 255
+
+
+def walk(stages: dict[str, np.ndarray], colours: np.ndarray, steps: int = 6):
+    """An interactive figure: a cloud of points (n, 3) that moves from stage to stage at a slider's touch.
+
+    Parameters
+    ----------
+    stages : name -> (n, 3), the same points after one more operation each
+    colours : (n, 3) in [0, 1], of the points
+    steps : pictures between two stages
+
+    Returns
+    -------
+    plotly Figure
+    """
+    import plotly.graph_objects as go
+
+    names = list(stages)
+    ways = [(names[0], stages[names[0]])]
+    for before, after in zip(names, names[1:], strict=False):
+        for i in range(1, steps + 1):
+            here = stages[before] + (stages[after] - stages[before]) * i / steps
+            ways.append((after if i == steps else f"{before} → {after} {i}", here))
+    paint = [f"rgb({r:.0f},{g:.0f},{b:.0f})" for r, g, b in colours * 255]
+    marker = {"size": 4, "color": paint, "line": {"width": 0.5, "color": GREY}}
+
+    def points(cloud, **more):
+        x, y, z = np.round(cloud, 3).astype(np.float32).T
+        return go.Scatter3d(x=x, y=y, z=z, mode="markers", hoverinfo="skip", **more)
+
+    frames = [go.Frame(name=name, data=[points(cloud)]) for name, cloud in ways]
+    now = {"mode": "immediate", "frame": {"duration": 0, "redraw": True}, "transition": {"duration": 0}}
+    play = {"frame": {"duration": 90, "redraw": True}, "fromcurrent": True, "transition": {"duration": 0}}
+    slider = {
+        "steps": [
+            {"label": name if name in stages else "", "method": "animate", "args": [[name], now]} for name, _ in ways
+        ],
+        "currentvalue": {"visible": False},
+        "pad": {"t": 10},
+        "x": 0.12,
+        "len": 0.88,
+        "ticklen": 4,
+        "font": {"size": 12},
+    }
+    button = {"label": "▶ play", "method": "animate", "args": [None, play]}
+    buttons = {"type": "buttons", "buttons": [button], "x": 0.09, "y": -0.02, "xanchor": "right", "yanchor": "top"}
+    reach = 1.05 * max(np.abs(cloud).max() for cloud in stages.values())
+    axis = {"range": [-reach, reach], "showbackground": False, "gridcolor": "rgba(128,128,128,.35)", "zeroline": True}
+    axis |= {"zerolinecolor": GREY, "color": GREY, "nticks": 5}
+    scene = {f"{name}axis": axis | {"title": f"unit {i}"} for i, name in enumerate("xyz", start=1)}
+    scene["camera"] = {"eye": {"x": 1.3, "y": 1.3, "z": 0.9}}
+    figure = go.Figure(points(stages[names[0]], marker=marker), frames=frames)
+    return figure.update_layout(
+        scene=scene | {"aspectmode": "cube"},
+        sliders=[slider],
+        updatemenus=[buttons],
+        margin=dict(l=0, r=0, t=0, b=0),
+        height=520,
+    )
+
+
+def strongest(rows: np.ndarray, unit: int, n: int = 9) -> torch.Tensor:
+    """Positions of the `n` stimuli to which a unit responds most, strongest first."""
+    return torch.from_numpy(np.argsort(rows[:, unit])[::-1][:n].copy())

@@ -1,0 +1,176 @@
+"""Representations: what the layers of a network say about images, as matrices of stimuli x units."""
+
+import difflib
+import os
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from . import networks
+
+SPATIAL = ("positions", "pool", "flatten")
+
+
+@contextmanager
+def recording(network: nn.Module, layers: Iterable[str]) -> Iterator[dict[str, Tensor]]:
+    """While open, every forward pass of `network` leaves the outputs of `layers` in the dictionary that it gives.
+
+    The hooks are removed on leaving, also after an exception.
+
+    Raises
+    ------
+    ValueError for a name that is no module of the network, with the nearest names.
+    """
+    modules, outputs, handles = dict(network.named_modules()), {}, []
+    for name in layers:
+        if name not in modules or name == "":
+            near = difflib.get_close_matches(name, modules, n=3) or networks.layers(network)
+            raise ValueError(f"layer {name!r} is not in this network. Near names: {', '.join(near)}")
+    try:
+        for name in layers:
+
+            def keep(module, inputs, output, name=name):
+                if not isinstance(output, Tensor):
+                    raise ValueError(
+                        f"layer {name!r} gives a {type(output).__name__}, not a tensor: choose a layer inside it"
+                    )
+                # A copy: an in-place ReLU after the layer would otherwise overwrite what it said.
+                outputs[name] = output.detach().clone()
+
+            handles.append(modules[name].register_forward_hook(keep))
+        yield outputs
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def extract(
+    network: nn.Module,
+    images: Tensor,
+    layers: Iterable[str] | None = None,
+    spatial: str = "positions",
+    n_positions: int = 4,
+    seed: int = 0,
+    batch_size: int = 250,
+    as_numpy: bool = True,
+) -> dict[str, np.ndarray | Tensor]:
+    """Activations of named layers for images.
+
+    Parameters
+    ----------
+    network : any module; it runs in evaluation mode under `inference_mode` on its own device
+    images : (n_images, 3, height, width), uint8 or floats as the network takes them
+    layers : names as in `network.named_modules()`; None takes `networks.layers(network)`
+    spatial : what a stimulus is in a layer of shape (n_images, channels, height, width)
+        "positions" : `n_positions` places of each image, drawn with `seed`; rows of one image lie together
+        "pool" : the image, its channels averaged over places
+        "flatten" : the image, every channel at every place a unit
+        Layers without places (n_images, units) have one row an image under each of the three; with "positions" these
+        rows are not repeated. Token sequences (n_images, tokens, units) are treated as places.
+    n_positions : places kept in an image; all of them where a layer has fewer
+    as_numpy : NumPy arrays; otherwise tensors on the network's device
+
+    Returns
+    -------
+    dict layer -> float32 (n_stimuli, n_units)
+
+    Raises
+    ------
+    ValueError
+        for unknown layers, an unknown `spatial`, no images, or a layer that did not run.
+    """
+    if spatial not in SPATIAL:
+        raise ValueError(f"spatial={spatial!r} is not one of {', '.join(SPATIAL)}")
+    if images.ndim != 4 or len(images) == 0:
+        raise ValueError(
+            f"images have shape {tuple(images.shape)}: expected (n_images, 3, height, width), at least one"
+        )
+    if n_positions < 1:
+        raise ValueError(f"n_positions={n_positions}: keep at least one place of each image")
+    layers = networks.layers(network) if layers is None else list(layers)
+    where = next((p.device for p in network.parameters()), torch.device("cpu"))
+    training, parts = network.training, {name: [] for name in layers}
+    network.eval()
+    try:
+        with recording(network, layers) as outputs, torch.inference_mode():
+            for start in range(0, len(images), batch_size):
+                network(images[start : start + batch_size].to(where))
+                for name in layers:
+                    if name not in outputs:
+                        raise ValueError(f"layer {name!r} did not run in the forward pass: choose another")
+                    rows = _rows(outputs.pop(name), spatial, n_positions, seed, start)
+                    parts[name].append(rows.float().cpu() if as_numpy else rows.float())
+    finally:
+        network.train(training)
+    joined = {name: torch.cat(part) for name, part in parts.items()}
+    return {name: rows.numpy() for name, rows in joined.items()} if as_numpy else joined
+
+
+def _rows(output: Tensor, spatial: str, n_positions: int, seed: int, start: int) -> Tensor:
+    """(n_images, ...) to (n_stimuli, n_units)."""
+    if output.ndim == 2:
+        return output
+    places = output.flatten(2).transpose(1, 2) if output.ndim == 4 else output  # (n_images, places, channels)
+    if spatial == "pool":
+        return places.mean(1)
+    if spatial == "flatten":
+        return places.transpose(1, 2).flatten(1)
+    n, available, channels = places.shape
+    if n_positions >= available:
+        return places.reshape(-1, channels)
+    # One generator an image: which places are kept does not depend on the batch size or on the network.
+    chosen = [_places(available, n_positions, seed, start + i) for i in range(n)]
+    chosen = torch.from_numpy(np.stack(chosen)).to(output.device)
+    return places.gather(1, chosen.unsqueeze(2).expand(-1, -1, channels)).reshape(-1, channels)
+
+
+def _places(available: int, n_positions: int, seed: int, image: int) -> np.ndarray:
+    return np.sort(np.random.default_rng((seed, image)).choice(available, n_positions, replace=False))
+
+
+def save(path: str | Path, layers: Mapping[str, np.ndarray | Tensor]) -> None:
+    """Write layers to an npz file, one array (n_stimuli, n_units) each, whole or not at all."""
+    path = Path(path)
+    if not layers:
+        raise ValueError("no layers to save")
+    arrays = {name: np.asarray(value.cpu() if isinstance(value, Tensor) else value) for name, value in layers.items()}
+    unfinished = path.with_name(path.name + ".unfinished")
+    with unfinished.open("wb") as file:
+        np.savez(file, **arrays)
+    os.replace(unfinished, path)
+
+
+def load(path: str | Path) -> dict[str, np.ndarray]:
+    """Layers from an npz file: ours, or one of your own.
+
+    Returns
+    -------
+    dict layer -> float array (n_stimuli, n_units), in the file's order
+
+    Raises
+    ------
+    FileNotFoundError where there is no such file.
+    ValueError for a file that is no npz or needs pickle, an array that is not two-dimensional or not numeric, layers
+    with different numbers of rows, or values that are not finite.
+    """
+    path = Path(path)
+    if not path.exists():
+        raise FileNotFoundError(f"{path} is not here: give the path of an npz file with one array a layer")
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            layers = {name: file[name] for name in file.files}
+    except (ValueError, AttributeError, OSError) as error:
+        raise ValueError(f"{path} is not an npz file of plain arrays ({error}): write it with numpy.savez") from error
+    for name, rows in layers.items():
+        if rows.ndim != 2 or not np.issubdtype(rows.dtype, np.number):
+            raise ValueError(f"{path}: {name!r} is {rows.dtype} {rows.shape}; a layer is numbers (n_stimuli, n_units)")
+        if not np.isfinite(rows).all():
+            raise ValueError(f"{path}: {name!r} holds values that are not finite")
+    if len({len(rows) for rows in layers.values()}) != 1:
+        counts = ", ".join(f"{name}: {len(rows)}" for name, rows in layers.items())
+        raise ValueError(f"{path}: layers differ in stimuli ({counts}): row i must be the same stimulus in all")
+    return {name: rows.astype(np.float32, copy=False) for name, rows in layers.items()}

@@ -1,0 +1,263 @@
+"""Trained networks, kept by the recipe that made them.
+
+`get` looks in `data/zoo/` (shipped with the book), then in the cache, and trains what is in neither. What a file is
+follows from what made it: architecture, width, image set, recipe and seed. A file whose SHA-256 is not the recorded
+one is never used. `python -m convergent.zoo` trains the shipped networks anew; a killed run goes on where it was.
+"""
+
+import hashlib
+import json
+import platform
+import shutil
+import sys
+import warnings
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass
+from functools import cached_property
+from pathlib import Path
+
+import pandas as pd
+import torch
+from filelock import FileLock
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from . import __version__, images, networks, paths, training
+from .training import Recipe
+
+# How the zoo trains each image set for each tier ("": any other set).
+RECIPES: dict[str, dict[str, Recipe]] = {
+    "smoke": {"": Recipe(epochs=2, batch_size=64, crop=2, n_train=2_000)},
+    "laptop": {"cave": Recipe(epochs=8, crop=2), "": Recipe(epochs=12)},
+    "full": {"cave": Recipe(epochs=60, crop=2), "": Recipe(epochs=60)},
+}
+WIDTHS = {"smoke": 0.5, "laptop": 1.0, "full": 1.0}
+
+# What data/zoo/ holds: architecture, image set, seed, whether with its trajectory.
+SHIPPED = [("cnn6", name, seed, seed < 2) for name in ("cave", "cifar10") for seed in range(4)]
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One trained network and how it came about.
+
+    Attributes
+    ----------
+    record : dict with architecture, width, dataset, title, data_hash, classes, recipe, seed, accuracy (share of test
+        images), epochs (one dict an epoch), seconds, and what it was trained with
+    folder : where its files lie
+    """
+
+    record: dict
+    folder: Path
+
+    @cached_property
+    def network(self) -> nn.Module:
+        """The trained network, in evaluation mode, on the CPU."""
+        return self._with(load_file(self.folder / self.record["file"]))
+
+    @cached_property
+    def untrained(self) -> nn.Module:
+        """The same network before its first step: what the architecture and chance had given it."""
+        record = self.record
+        return networks.load(record["architecture"], len(record["classes"]), record["width"], seed=record["seed"])
+
+    @property
+    def seed(self) -> int:
+        """Seed of its initial weights, order of images and augmentation."""
+        return self.record["seed"]
+
+    @property
+    def accuracy(self) -> float:
+        """Share of the test images that it classified correctly when it had been trained."""
+        return self.record["accuracy"]
+
+    @property
+    def history(self) -> pd.DataFrame:
+        """One row an epoch: epoch, step, loss, train_accuracy, test_accuracy, seconds, test_seconds."""
+        return pd.DataFrame(self.record["epochs"])
+
+    @cached_property
+    def checkpoints(self) -> dict[int, nn.Module]:
+        """Step -> the network as it was then; step 0 is untrained. Weights were kept in half precision.
+
+        Raises ValueError when the network was trained without `trajectory=True`.
+        """
+        if "trajectory_file" not in self.record:
+            raise ValueError(f"no trajectory was kept of {self.record['file']}: ask zoo.get for trajectory=True")
+        states: dict[int, dict[str, Tensor]] = {}
+        for name, value in load_file(self.folder / self.record["trajectory_file"]).items():
+            step, key = name.split("/", 1)
+            states.setdefault(int(step), {})[key] = value.float() if value.is_floating_point() else value
+        return {step: self._with(state) for step, state in sorted(states.items())}
+
+    def _with(self, state: dict[str, Tensor]) -> nn.Module:
+        record = self.record
+        network = networks.load(record["architecture"], len(record["classes"]), record["width"])
+        network.load_state_dict(state)
+        return network
+
+
+def get(
+    architecture: str = "cnn6",
+    dataset: str | images.Dataset = "cave",
+    seeds: Iterable[int] = range(4),
+    tier: str = "laptop",
+    trajectory: bool = False,
+    recipe: Recipe | None = None,
+    width: float | None = None,
+    progress: bool = True,
+) -> list[Entry]:
+    """One trained network a seed: shipped, from the cache, or trained now.
+
+    Parameters
+    ----------
+    architecture : one of `networks.ARCHITECTURES`
+    dataset : a name or path that `images.load` understands, or a `Dataset`
+    seeds : of initial weights, order of images and augmentation
+    tier : "smoke", "laptop" or "full": chooses `recipe` and `width` where these are None
+    trajectory : whether `Entry.checkpoints` must be there
+
+    Raises
+    ------
+    ValueError for an unknown architecture or tier, or no seeds; and what `images.load` raises where a network must be
+    trained and its images are not here.
+    """
+    if tier not in RECIPES:
+        raise ValueError(f"tier {tier!r} is not one of {', '.join(RECIPES)}")
+    if architecture not in networks.ARCHITECTURES:
+        raise ValueError(
+            f"the zoo trains {', '.join(networks.ARCHITECTURES)}, not {architecture!r}."
+            " Use networks.load for pretrained networks of other packages."
+        )
+    if not (seeds := list(seeds)):
+        raise ValueError("no seeds: ask for at least one, such as seeds=range(4)")
+    named = dataset if isinstance(dataset, str) else dataset.name
+    recipe = recipe or RECIPES[tier].get(named, RECIPES[tier][""])
+    wanted = {"architecture": architecture, "width": width or WIDTHS[tier], "recipe": asdict(recipe)}
+    if named in images.NAMES:
+        wanted["dataset"] = named
+    else:  # Two folders may share a name, and one folder may change: only the content counts.
+        dataset = images.load(dataset) if isinstance(dataset, str) else dataset
+        wanted["dataset"] = f"{Path(named).stem}-{dataset.hash[:12]}"
+    found = [_shipped(wanted | {"seed": seed}, trajectory) for seed in seeds]
+    for i, seed in enumerate(seeds):
+        if found[i] is None:
+            dataset, found[i] = _cached_or_trained(wanted | {"seed": seed}, dataset, recipe, trajectory, progress)
+    return found
+
+
+def _shipped(wanted: dict, trajectory: bool) -> Entry | None:
+    manifest = paths.data() / "zoo" / "manifest.json"
+    records = json.loads(manifest.read_text()) if manifest.exists() else []
+    for record in records:
+        same = all(record[key] == value for key, value in wanted.items() if key != "recipe")
+        # Through Recipe, so that a recipe written before an option existed still means what it meant.
+        if same and Recipe(**record["recipe"]) == Recipe(**wanted["recipe"]):
+            if trajectory and "trajectory_file" not in record:
+                return None
+            return _verified(record, manifest.parent, trajectory)
+    return None
+
+
+def _cached_or_trained(wanted: dict, dataset, recipe: Recipe, trajectory: bool, progress: bool) -> tuple:
+    """The images come back too, so that training several seeds loads them once."""
+    key = hashlib.sha256(json.dumps(wanted, sort_keys=True).encode()).hexdigest()[:16]
+    folder = paths.cache() / "zoo" / f"{wanted['architecture']}-{wanted['dataset']}-{wanted['seed']}-{key}"
+    folder.mkdir(parents=True, exist_ok=True)
+    # Whoever comes second waits here, and then finds the network made.
+    with FileLock(folder / ".lock"):
+        if (folder / "record.json").exists():
+            record = json.loads((folder / "record.json").read_text())
+            if "trajectory_file" in record or not trajectory:
+                entry = _verified(record, folder, trajectory)
+                if entry is not None:
+                    return dataset, entry
+        if isinstance(dataset, str):
+            dataset = images.load(dataset)
+        return dataset, _train(wanted, dataset, recipe, folder, trajectory, progress)
+
+
+def _train(wanted: dict, data: images.Dataset, recipe: Recipe, folder: Path, trajectory: bool, progress: bool) -> Entry:
+    network = networks.load(wanted["architecture"], len(data.classes), wanted["width"], seed=wanted["seed"])
+    state = folder / f"training-{'with' if trajectory else 'without'}-trajectory"
+    run = training.train(network, data, recipe, wanted["seed"], state, checkpoints=trajectory, progress=progress)
+    half = training.mixed_precision(training.device())
+    record = wanted | {
+        "title": data.title,
+        "data_hash": data.hash,
+        "classes": data.classes,
+        "accuracy": run.accuracy,
+        "seconds": round(sum(epoch["seconds"] for epoch in run.epochs), 1),
+        "epochs": run.epochs,
+        "trained_with": {
+            "convergent": __version__,
+            "torch": torch.__version__,
+            "device": str(training.device()),
+            "precision": str(half or torch.float32).removeprefix("torch."),
+            "machine": platform.machine(),
+        },
+        "file": "network.safetensors",
+    }
+    _save(network.state_dict(), folder / record["file"])
+    if trajectory:
+        # The weights in half precision (they are looked at, not trained on); running statistics may exceed its range.
+        states = {
+            f"{step}/{name}": value.half() if name.endswith("weight") else value
+            for step, kept in run.checkpoints.items()
+            for name, value in kept.items()
+        }
+        record["trajectory_file"] = "trajectory.safetensors"
+        _save(states, folder / record["trajectory_file"])
+    for name in ("file", "trajectory_file"):
+        if name in record:
+            record[f"{name}_sha256"] = _sha256(folder / record[name])
+    unfinished = folder / "record.json.unfinished"
+    unfinished.write_text(json.dumps(record, indent=1))
+    unfinished.replace(folder / "record.json")
+    shutil.rmtree(state)
+    return Entry(record, folder)
+
+
+def _save(tensors: dict[str, Tensor], path: Path) -> None:
+    unfinished = path.with_suffix(".unfinished")
+    save_file({name: value.contiguous() for name, value in tensors.items()}, unfinished)
+    unfinished.replace(path)
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _verified(record: dict, folder: Path, trajectory: bool) -> Entry | None:
+    for name in ("file", *(["trajectory_file"] if trajectory else [])):
+        path = folder / record[name]
+        if not path.exists() or _sha256(path) != record[f"{name}_sha256"]:
+            state = "is not what was saved there (SHA-256 differs)" if path.exists() else "is missing"
+            warnings.warn(f"{path} {state}: it is not used, the network is trained anew", stacklevel=4)
+            return None
+    return Entry(record, folder)
+
+
+def build(folder: Path) -> None:
+    """Train every network of `SHIPPED` (or take it from the cache) and write files and manifest to `folder`."""
+    folder.mkdir(parents=True, exist_ok=True)
+    records = []
+    for architecture, name, seed, trajectory in SHIPPED:
+        recipe = RECIPES["laptop"].get(name, RECIPES["laptop"][""])
+        wanted = {"architecture": architecture, "width": 1.0, "recipe": asdict(recipe), "dataset": name, "seed": seed}
+        _, entry = _cached_or_trained(wanted, name, recipe, trajectory, progress=True)
+        record = dict(entry.record)
+        for kind in ("file", "trajectory_file"):
+            if kind in record and (trajectory or kind == "file"):
+                suffix = "-trajectory" if kind == "trajectory_file" else ""
+                record[kind] = f"{architecture}-{name}-seed{seed}{suffix}.safetensors"
+                shutil.copyfile(entry.folder / entry.record[kind], folder / record[kind])
+        records.append(record)
+        print(f"{record['file']}: {record['accuracy']:.1%} of test images, {record['seconds']:.0f} s", flush=True)
+    (folder / "manifest.json").write_text(json.dumps(records, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    build(Path(sys.argv[1]) if len(sys.argv) > 1 else paths.data() / "zoo")
