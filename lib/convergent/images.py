@@ -184,6 +184,12 @@ def load(name, size=32, n_train=None, n_test=None, seed=0):
     return replace(data, train=train, test=test, hash=content_hash(train, test, data.classes))
 
 
+def check_name(name):
+    """Raise what `load` would for a name that is neither a public set nor a path that exists, before any work."""
+    if name not in NAMES:
+        _user_path(name)
+
+
 def content_hash(train, test, classes):
     """SHA-256 of the pixels, labels and class names of two splits, as hexadecimal text."""
     digest = hashlib.sha256("\n".join(classes).encode())

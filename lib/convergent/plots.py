@@ -65,7 +65,7 @@ def photographs(split, classes: list[str], per_class: int = 8) -> plt.Figure:
     for label, ax in enumerate(axes[:, 0]):
         chosen = split.images[split.labels == label][:per_class]
         ax.imshow(tile(chosen, per_class), interpolation="nearest", aspect="equal")
-        ax.set_ylabel(shown[label], rotation=0, ha="right", va="center")
+        ax.set_ylabel(shown[label].split(",")[0].replace("_", " "), rotation=0, ha="right", va="center")
     _bare(axes)
     figure.subplots_adjust(left=0.25, right=0.99, top=0.99, bottom=0.01, hspace=0.06)
     return figure
@@ -87,7 +87,15 @@ def clouds(views: dict[str, np.ndarray], labels, classes: list[str], accuracies:
     for label in np.unique(labels):
         centre = np.median(view[labels == label], axis=0)
         box = {"boxstyle": "round,pad=0.15", "facecolor": PALETTE[label % 6], "edgecolor": "none", "alpha": 0.9}
-        ax.text(*centre, classes[label], ha="center", va="center", fontsize=9, color="white", bbox=box)
+        ax.text(
+            *centre,
+            classes[label].split(",")[0].replace("_", " "),
+            ha="center",
+            va="center",
+            fontsize=9,
+            color="white",
+            bbox=box,
+        )
     for ax in axes.flat[len(views) :]:
         ax.set_visible(False)
     _bare(axes)
@@ -95,35 +103,36 @@ def clouds(views: dict[str, np.ndarray], labels, classes: list[str], accuracies:
     return figure
 
 
-def by_layer(
-    tables: dict[str, pd.DataFrame], ylabel: str, chance: dict[str, float] | None = None, ylim=None
-) -> plt.Figure:
+def by_layer(tables: dict[str, pd.DataFrame], ylabel: str, ylim: tuple[float, float]) -> plt.Figure:
     """A quantity against layers, a panel for each run; means and 95 % bootstrap intervals over networks or pairs.
 
     Parameters
     ----------
     tables : title of the run -> DataFrame with columns layer, condition, value, in the order of the layers
     ylabel : the quantity, with its unit
-    chance : title of the run -> its chance level, drawn as a dashed line
     """
-    figure, axes = plt.subplots(1, len(tables), figsize=(4.5 * len(tables), 3.5), sharey=True, squeeze=False)
+    figure, axes = plt.subplots(1, len(tables), figsize=(4.5 * len(tables), 3.6), sharey=True, squeeze=False)
+    conditions = list(dict.fromkeys(name for table in tables.values() for name in table.condition))
+    markers = dict(zip(conditions, "osDX^v", strict=False))
     for ax, (title, table) in zip(axes[0], tables.items(), strict=True):
-        conditions = list(dict.fromkeys(table.condition))
-        colours = {name: COLOURS.get(name, PALETTE[i % 6]) for i, name in enumerate(conditions)}
-        line = {"errorbar": ("ci", 95), "seed": 0, "markers": True, "dashes": False, "style": "condition"}
-        sns.lineplot(table, x="layer", y="value", hue="condition", palette=colours, ax=ax, legend=False, **line)
-        if chance:
-            ax.axhline(chance[title], color=GREY, linestyle="--", linewidth=1)
-            ax.annotate("chance", (0, chance[title]), xytext=(0, 4), textcoords="offset points", fontsize=9)
+        for name, rows in table.groupby("condition", sort=False):
+            null = COLOURS[name] == GREY
+            look = {
+                "color": COLOURS[name],
+                "marker": None if null else markers[name],
+                "linestyle": "--" if null else "-",
+            }
+            sns.lineplot(rows, x="layer", y="value", errorbar=("ci", 95), seed=0, ax=ax, markeredgewidth=0, **look)
         ax.set(xlabel="", ylabel=ylabel, title=title, ylim=ylim)
         ax.tick_params(axis="x", rotation=45)
-    markers = ("o", "X", "s", "P", "D", "^")
     handles = [
-        Line2D([], [], color=colours[name], marker=markers[i], markeredgecolor="white", label=name)
-        for i, name in enumerate(conditions)
+        Line2D([], [], color=COLOURS[name], marker=None if COLOURS[name] == GREY else markers[name], label=name)
+        for name in conditions
     ]
-    figure.legend(handles=handles, loc="upper center", ncols=len(handles), bbox_to_anchor=(0.5, 1.06))
-    figure.tight_layout()
+    for handle in handles:
+        handle.set_linestyle("--" if handle.get_color() == GREY else "-")
+    figure.tight_layout(rect=(0, 0, 1, 0.92))
+    figure.legend(handles=handles, loc="upper center", ncols=len(handles), columnspacing=1.5)
     return figure
 
 
@@ -170,26 +179,44 @@ def heatmaps(panels: dict[str, pd.DataFrame], label: str) -> plt.Figure:
     return figure
 
 
-def favourites(rows: dict[str, Tensor], captions: list[str] | None = None) -> plt.Figure:
-    """Images that activate units most, a row a unit; `rows` maps the unit's name to its images, strongest first."""
-    figure, axes = plt.subplots(len(rows), 1, figsize=(8, 0.98 * len(rows)), squeeze=False)
-    for i, (ax, (name, images)) in enumerate(zip(axes[:, 0], rows.items(), strict=True)):
-        ax.imshow(tile(images, len(images)), interpolation="nearest")
-        ax.set_ylabel(name, rotation=0, ha="right", va="center", multialignment="left")
-        if captions:
-            ax.yaxis.set_label_position("left")
-            ax.text(1.01, 0.5, captions[i], transform=ax.transAxes, va="center", fontsize=10)
+def favourites(rows: dict[str, Tensor], notes: list[str] | None = None, split: int | None = None) -> plt.Figure:
+    """Images that activate units most, a row a unit.
+
+    Parameters
+    ----------
+    rows : name of the row -> its images (n, 3, h, w), strongest first
+    notes : what is written at the end of each row
+    split : leave a gap after so many images
+    """
+    left, right, width = 0.12, 0.9 if notes else 0.99, 8
+    sheets = {}
+    for name, images in rows.items():
+        parts = [tile(part, len(part)) for part in (images.split(split) if split else [images])]
+        gap = np.zeros((parts[0].shape[0], 12, 4), np.uint8)
+        sheets[name] = np.concatenate([piece for part in parts for piece in (part, gap)][:-1], axis=1)
+    height = (right - left) * width * max(sheet.shape[0] / sheet.shape[1] for sheet in sheets.values())
+    figure, axes = plt.subplots(len(rows), 1, figsize=(width, 1.1 * height * len(rows)), squeeze=False)
+    for i, (ax, (name, sheet)) in enumerate(zip(axes[:, 0], sheets.items(), strict=True)):
+        ax.imshow(sheet, interpolation="nearest")
+        ax.set_ylabel(name, rotation=0, ha="right", va="center", fontsize=10)
+        if notes:
+            ax.text(1.01, 0.5, notes[i], transform=ax.transAxes, va="center", fontsize=10)
     _bare(axes)
-    figure.subplots_adjust(left=0.22, right=0.99 if not captions else 0.84, top=0.99, bottom=0.01, hspace=0.1)
+    figure.subplots_adjust(left=left, right=right, top=0.99, bottom=0.01, hspace=0.1)
     return figure
 
 
-def responses(panels: dict[str, tuple[np.ndarray, np.ndarray]], labels: dict[str, tuple[str, str]]) -> plt.Figure:
-    """Scatter plots of one unit's responses against another's, a panel a pair, the correlation in the title."""
-    figure, axes = plt.subplots(1, len(panels), figsize=(4.2 * len(panels), 3.4), squeeze=False)
-    for ax, (title, (x, y)) in zip(axes[0], panels.items(), strict=True):
+def responses(panels: dict[str, tuple[np.ndarray, np.ndarray, str, str]]) -> plt.Figure:
+    """Scatter plots of one unit's responses against another's, the correlation in the title.
+
+    Parameters
+    ----------
+    panels : title -> (responses (n_stimuli,), responses of the other (n_stimuli,), name, name of the other)
+    """
+    figure, axes = plt.subplots(1, len(panels), figsize=(4.2 * len(panels), 3.6), squeeze=False)
+    for ax, (title, (x, y, one, other)) in zip(axes[0], panels.items(), strict=True):
         ax.scatter(x, y, s=6, alpha=0.35, color=PALETTE[0], linewidths=0, rasterized=True)
-        ax.set(xlabel=labels[title][0], ylabel=labels[title][1], title=f"{title}\nr = {np.corrcoef(x, y)[0, 1]:.2f}")
+        ax.set(xlabel=one, ylabel=other, title=f"{title}: r = {np.corrcoef(x, y)[0, 1]:.2f}")
     figure.tight_layout()
     return figure
 

@@ -38,8 +38,11 @@ def linear_readout(rows, labels, new_rows, new_labels, n_components: int = 50) -
 
     Raises
     ------
-    ValueError for fewer stimuli than classes, or a single class.
+    ValueError for a single class, or no more stimuli than classes.
     """
+    n_classes = len(np.unique(np.asarray(labels)))
+    if not 1 < n_classes < len(rows):
+        raise ValueError(f"{len(rows)} stimuli of {n_classes} classes: a readout takes 2 classes and more stimuli")
     n_components = min(n_components, *rows.shape)
     model = make_pipeline(PCA(n_components, random_state=0), LinearDiscriminantAnalysis())
     model.fit(rows, labels)
@@ -49,23 +52,30 @@ def linear_readout(rows, labels, new_rows, new_labels, n_components: int = 50) -
     return Readout(float(model.score(new_rows, new_labels)), view)
 
 
-def by_layer(trained: nn.Module, fit: images.Split, new: images.Split) -> dict[str, Readout]:
-    """A readout of the input's pixels, of every layer (all units at all places), and of the network's output.
+def by_layer(network: nn.Module, fit: images.Split, new: images.Split) -> dict[str, Readout]:
+    """A readout of the input's pixels, of every layer, and of the network's output.
 
-    `fit` and `new` are the images to fit on and the images to try on. Layers are taken one at a time, so that memory
-    holds one layer, not all.
+    Layers keep their places, averaged down to 8 x 8 where there are more: fifty leading components of a layer are
+    smooth over places anyway, and so all layers fit into memory at once.
+
+    Parameters
+    ----------
+    fit, new : the images to fit on, and the images to try on
     """
-    outputs = {"input": (fit.images.flatten(1).numpy() / 255.0, new.images.flatten(1).numpy() / 255.0)}
-    found = {"input": linear_readout(outputs["input"][0], fit.labels, outputs["input"][1], new.labels)}
-    final = [name for name, _ in trained.named_modules()][-1]
-    for name in dict.fromkeys([*networks.layers(trained), final]):
-        rows, new_rows = (extract(trained, s.images, [name], spatial="flatten")[name] for s in (fit, new))
-        found["output" if name == final else name] = linear_readout(rows, fit.labels, new_rows, new.labels)
+    output = [name for name, _ in network.named_modules()][-1]
+    names = dict.fromkeys([*networks.layers(network), output])
+    rows, new_rows = (extract(network, split.images, names, spatial="flatten", grid=8) for split in (fit, new))
+    found = {
+        "input": linear_readout(fit.images.flatten(1) / 255.0, fit.labels, new.images.flatten(1) / 255.0, new.labels)
+    }
+    for name in names:
+        label = "output" if name == output else name
+        found[label] = linear_readout(rows.pop(name), fit.labels, new_rows.pop(name), new.labels)
     return found
 
 
-def table(readouts: dict[tuple[str, int], dict[str, Readout]]) -> pd.DataFrame:
-    """Accuracies as a tidy table, from (condition, network) -> layer -> readout.
+def table(readouts: dict[tuple[str, int], dict[str, Readout]], chance: float) -> pd.DataFrame:
+    """Accuracies as a tidy table, from (condition, network) -> layer -> readout, with the chance level as a condition.
 
     Returns columns condition, network, layer, value.
     """
@@ -74,4 +84,6 @@ def table(readouts: dict[tuple[str, int], dict[str, Readout]]) -> pd.DataFrame:
         for (condition, network), layers in readouts.items()
         for layer, readout in layers.items()
     ]
+    layers = next(iter(readouts.values()))
+    rows += [("chance", network, layer, chance) for network in {key[1] for key in readouts} for layer in layers]
     return pd.DataFrame(rows, columns=["condition", "network", "layer", "value"])

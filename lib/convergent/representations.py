@@ -2,6 +2,8 @@
 
 import difflib
 import os
+import zipfile
+import zlib
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -9,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.nn.functional import adaptive_avg_pool2d
 
 from . import networks
 
@@ -25,7 +28,7 @@ def recording(network: nn.Module, layers: Iterable[str]) -> Iterator[dict[str, T
     ------
     ValueError for a name that is no module of the network, with the nearest names.
     """
-    modules, outputs, handles = dict(network.named_modules()), {}, []
+    layers, modules, outputs, handles = list(layers), dict(network.named_modules()), {}, []
     for name in layers:
         if name not in modules or name == "":
             near = difflib.get_close_matches(name, modules, n=3) or networks.layers(network)
@@ -54,6 +57,7 @@ def extract(
     layers: Iterable[str] | None = None,
     spatial: str = "positions",
     n_positions: int = 4,
+    grid: int | None = None,
     seed: int = 0,
     batch_size: int = 250,
     as_numpy: bool = True,
@@ -72,6 +76,7 @@ def extract(
         Layers without places (n_images, units) have one row an image under each of the three; with "positions" these
         rows are not repeated. Token sequences (n_images, tokens, units) are treated as places.
     n_positions : places kept in an image; all of them where a layer has fewer
+    grid : with "flatten", average the places of larger maps down to `grid` x `grid` first
     as_numpy : NumPy arrays; otherwise tensors on the network's device
 
     Returns
@@ -81,7 +86,7 @@ def extract(
     Raises
     ------
     ValueError
-        for unknown layers, an unknown `spatial`, no images, or a layer that did not run.
+        for unknown layers, an unknown `spatial`, no images, a layer that did not run or gives no such matrix.
     """
     if spatial not in SPATIAL:
         raise ValueError(f"spatial={spatial!r} is not one of {', '.join(SPATIAL)}")
@@ -89,11 +94,14 @@ def extract(
         raise ValueError(
             f"images have shape {tuple(images.shape)}: expected (n_images, 3, height, width), at least one"
         )
-    if n_positions < 1:
-        raise ValueError(f"n_positions={n_positions}: keep at least one place of each image")
-    layers = networks.layers(network) if layers is None else list(layers)
+    if n_positions < 1 or (grid is not None and (grid < 1 or spatial != "flatten")):
+        raise ValueError(
+            f"n_positions={n_positions}, grid={grid}: keep at least one place of each image;"
+            " a grid needs spatial='flatten'"
+        )
+    layers = networks.layers(network) if layers is None else list(dict.fromkeys(layers))
     where = next((p.device for p in network.parameters()), torch.device("cpu"))
-    training, parts = network.training, {name: [] for name in layers}
+    modes, parts = {module: module.training for module in network.modules()}, {name: [] for name in layers}
     network.eval()
     try:
         with recording(network, layers) as outputs, torch.inference_mode():
@@ -102,10 +110,16 @@ def extract(
                 for name in layers:
                     if name not in outputs:
                         raise ValueError(f"layer {name!r} did not run in the forward pass: choose another")
-                    rows = _rows(outputs.pop(name), spatial, n_positions, seed, start)
+                    output = outputs.pop(name)
+                    if output.ndim not in (2, 3, 4):
+                        raise ValueError(f"layer {name!r} gives {tuple(output.shape)}: choose one of 2 to 4 dimensions")
+                    if grid and output.ndim == 4 and max(output.shape[2:]) > grid:
+                        output = adaptive_avg_pool2d(output, grid)
+                    rows = _rows(output, spatial, n_positions, seed, start)
                     parts[name].append(rows.float().cpu() if as_numpy else rows.float())
     finally:
-        network.train(training)
+        for module, training in modes.items():  # one by one: a part may have been frozen
+            module.training = training
     joined = {name: torch.cat(part) for name, part in parts.items()}
     return {name: rows.numpy() for name, rows in joined.items()} if as_numpy else joined
 
@@ -149,7 +163,7 @@ def load(path: str | Path) -> dict[str, np.ndarray]:
 
     Returns
     -------
-    dict layer -> float array (n_stimuli, n_units), in the file's order
+    dict layer -> float32 array (n_stimuli, n_units), in the file's order
 
     Raises
     ------
@@ -162,15 +176,19 @@ def load(path: str | Path) -> dict[str, np.ndarray]:
         raise FileNotFoundError(f"{path} is not here: give the path of an npz file with one array a layer")
     try:
         with np.load(path, allow_pickle=False) as file:
-            layers = {name: file[name] for name in file.files}
-    except (ValueError, AttributeError, OSError) as error:
+            layers = {name: np.asarray(file[name]) for name in file.files}
+    except (ValueError, TypeError, OSError, EOFError, zipfile.BadZipFile, zlib.error) as error:
         raise ValueError(f"{path} is not an npz file of plain arrays ({error}): write it with numpy.savez") from error
     for name, rows in layers.items():
-        if rows.ndim != 2 or not np.issubdtype(rows.dtype, np.number):
+        if rows.ndim != 2 or rows.dtype.kind not in "fiu":
             raise ValueError(f"{path}: {name!r} is {rows.dtype} {rows.shape}; a layer is numbers (n_stimuli, n_units)")
-        if not np.isfinite(rows).all():
-            raise ValueError(f"{path}: {name!r} holds values that are not finite")
+        with np.errstate(over="ignore"):  # what is too large for float32 is refused in the next line
+            layers[name] = rows.astype(np.float32, copy=False)
+        if not np.isfinite(layers[name]).all():
+            raise ValueError(f"{path}: {name!r} holds values that are not finite in float32")
+    if not layers:
+        raise ValueError(f"{path} holds no layers")
     if len({len(rows) for rows in layers.values()}) != 1:
         counts = ", ".join(f"{name}: {len(rows)}" for name, rows in layers.items())
         raise ValueError(f"{path}: layers differ in stimuli ({counts}): row i must be the same stimulus in all")
-    return {name: rows.astype(np.float32, copy=False) for name, rows in layers.items()}
+    return layers

@@ -208,7 +208,7 @@ def provenance(chapter: str, dataset=None, seed: int | None = None) -> dict[str,
     told["duration"] = _duration(time.time() - _run["started"])
     peak = _peak_memory()
     if peak:
-        told["memory"] = f"{peak / 2**30:.1f} GiB at most"
+        told["memory"] = f"{peak / 2**30:.1f} GiB"
     told["date"] = datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC")
     options = " ".join(f"-p {name} {shlex.quote(str(value))}" for name, value in _run["parameters"].items())
     told["repeat"] = f"papermill notebooks/{chapter}.ipynb {chapter}-again.ipynb {options}".rstrip()

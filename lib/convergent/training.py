@@ -6,6 +6,7 @@ processor multiplies bfloat16 natively (and on GPUs), the network runs in mixed 
 
 import json
 import math
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, dataclass, field
@@ -14,11 +15,11 @@ from time import perf_counter
 
 import pandas as pd
 import torch
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy, pad
-from tqdm.auto import tqdm
+from tqdm import tqdm
 
 ExtraLoss = Callable[[nn.Module, Tensor, Tensor, Tensor], Tensor]
 
@@ -38,7 +39,7 @@ class Recipe:
     crop : pixels by which an image is shifted at random, mirrored at the border; 0 for none
     flip : whether images are mirrored left-right at random
     random_labels : share of training images whose label is replaced by a random one, drawn once from the seed (0 to 1)
-    n_train : images used, balanced over classes; None for all
+    n_train : images used at most, balanced over classes; None for all
     """
 
     epochs: int = 10
@@ -54,19 +55,24 @@ class Recipe:
 
     def __post_init__(self):
         checks = {
-            "epochs": self.epochs >= 1,
-            "batch_size": self.batch_size >= 2,
+            "epochs": _whole(self.epochs, 1),
+            "batch_size": _whole(self.batch_size, 2),
             "optimiser": self.optimiser in ("sgd", "adam"),
             "learning_rate": 0 < self.learning_rate < math.inf,
             "schedule": self.schedule in ("onecycle", "step", "constant"),
             "weight_decay": 0 <= self.weight_decay < 1,
-            "crop": self.crop >= 0,
+            "crop": _whole(self.crop, 0),
+            "flip": isinstance(self.flip, bool),
             "random_labels": 0 <= self.random_labels <= 1,
-            "n_train": self.n_train is None or self.n_train >= 2,
+            "n_train": self.n_train is None or _whole(self.n_train, 2),
         }
         for name, valid in checks.items():
             if not valid:
                 raise ValueError(f"Recipe: {name}={getattr(self, name)!r} is not possible; see Recipe's docstring")
+
+
+def _whole(value, least: int) -> bool:
+    return type(value) is int and value >= least
 
 
 @dataclass
@@ -161,11 +167,13 @@ def train(
     Raises
     ------
     ValueError
-        for labels outside the network's classes, fewer images than a batch, a loss that is no longer finite
-        (with the step), or a folder that holds the state of another recipe or seed.
+        for labels outside the network's classes, fewer images than a batch, images smaller than the crop, a loss or
+        weights that are no longer finite (with the step), or a folder that holds the state of another recipe or seed.
     """
     where = device()
-    split = data.train if recipe.n_train is None else data.train.sample(recipe.n_train, seed=seed)
+    split = data.train
+    if recipe.n_train is not None:
+        split = split.sample(min(recipe.n_train, len(split)), seed=seed)
     labels = _training_labels(split.labels, len(data.classes), recipe, seed)
     _check(network, split, labels, recipe)
     network.to(where, memory_format=torch.channels_last)
@@ -174,13 +182,18 @@ def train(
     optimiser = _optimiser(network, recipe)
     keep = set(checkpoint_steps(stream.steps_per_epoch, recipe.epochs)) if checkpoints else set()
     state = _State(folder, {"recipe": asdict(recipe), "seed": seed, "data": data.hash, "checkpoints": checkpoints})
-    run, step = state.restore(network, optimiser, where)
-    if 0 in keep and not run.checkpoints:
-        run.checkpoints[0] = _snapshot(network)
     half = mixed_precision(where)
     scaler = torch.amp.GradScaler(where.type, enabled=half is torch.float16)
+    run, step = state.restore(network, optimiser, scaler)
+    if 0 in keep and not run.checkpoints:
+        run.checkpoints[0] = _snapshot(network)
     bar = tqdm(total=total, initial=step, unit="step", disable=not progress, desc=f"seed {seed}", mininterval=1)
-    with bar, torch.random.fork_rng(devices=[where] if where.type == "cuda" else []), _repeatable():
+    with (
+        bar,
+        torch.random.fork_rng(devices=[where] if where.type == "cuda" else []),
+        _repeatable(),
+        _handed_back(network),
+    ):
         for epoch in range(step // stream.steps_per_epoch, recipe.epochs):
             network.train()
             torch.manual_seed(_mix(seed, epoch))  # dropout draws from the global generator
@@ -213,16 +226,26 @@ def train(
                 "seconds": seconds,
             }
             row["test_seconds"] = perf_counter() - start
-            if not math.isfinite(row["loss"]):
+            # The last step's loss was computed before its update, which may have been the one too many.
+            if not math.isfinite(row["loss"]) or not all(p.isfinite().all() for p in network.parameters()):
                 raise ValueError(
-                    f"the loss is {row['loss']} after step {step} (epoch {epoch + 1}): lower learning_rate="
-                    f"{recipe.learning_rate} or look at extra_loss. The state of the epoch before is kept."
+                    f"the loss is {row['loss']} after step {step} (epoch {epoch + 1}) or the weights are not finite:"
+                    f" lower learning_rate={recipe.learning_rate} or look at extra_loss."
+                    " The state of the epoch before is kept."
                 )
             run.epochs.append(row)
-            state.save(network, optimiser, run, step)
+            state.save(network, optimiser, scaler, run, step)
             bar.set_postfix(loss=f"{row['loss']:.3f}", test=f"{row['test_accuracy']:.1%}")
-    network.eval().to("cpu", memory_format=torch.contiguous_format)
     return run
+
+
+@contextmanager
+def _handed_back(network: nn.Module) -> Iterator[None]:
+    """Whatever happens, the network comes back from the device, in evaluation mode."""
+    try:
+        yield
+    finally:
+        network.eval().to("cpu", memory_format=torch.contiguous_format)
 
 
 def _check(network: nn.Module, split, labels: Tensor, recipe: Recipe) -> None:
@@ -234,6 +257,8 @@ def _check(network: nn.Module, split, labels: Tensor, recipe: Recipe) -> None:
         )
     if len(split) < recipe.batch_size:
         raise ValueError(f"{len(split)} training images do not fill one batch of batch_size={recipe.batch_size}")
+    if recipe.crop >= min(split.images.shape[2:]):
+        raise ValueError(f"crop={recipe.crop} shifts images of {tuple(split.images.shape[2:])} pixels out of sight")
 
 
 def _training_labels(labels: Tensor, n_classes: int, recipe: Recipe, seed: int) -> Tensor:
@@ -320,7 +345,7 @@ class _State:
         self.path = None if folder is None else Path(folder) / "state.safetensors"
         self.identity = identity
 
-    def save(self, network: nn.Module, optimiser: torch.optim.Optimizer, run: Run, step: int) -> None:
+    def save(self, network: nn.Module, optimiser: torch.optim.Optimizer, scaler, run: Run, step: int) -> None:
         if self.path is None:
             return
         tensors = {f"network/{name}": value for name, value in _snapshot(network).items()}
@@ -332,18 +357,23 @@ class _State:
             "step": str(step),
             "epochs": json.dumps(run.epochs),
             "identity": json.dumps(self.identity),
+            "scaler": json.dumps(scaler.state_dict()),  # empty but for float16
         }
         self.path.parent.mkdir(parents=True, exist_ok=True)
         unfinished = self.path.with_suffix(".unfinished")
         save_file(tensors, unfinished, metadata)
         unfinished.replace(self.path)
 
-    def restore(self, network: nn.Module, optimiser: torch.optim.Optimizer, where: torch.device) -> tuple[Run, int]:
+    def restore(self, network: nn.Module, optimiser: torch.optim.Optimizer, scaler) -> tuple[Run, int]:
         if self.path is None or not self.path.exists():
             return Run(), 0
-        with safe_open(self.path, framework="pt") as file:
-            metadata = file.metadata()
-            tensors = {name: file.get_tensor(name) for name in file.keys()}
+        try:
+            with safe_open(self.path, framework="pt") as file:
+                metadata = file.metadata()
+                tensors = {name: file.get_tensor(name) for name in file.keys()}
+        except SafetensorError as error:  # the disk was full, or lost power
+            warnings.warn(f"{self.path} is damaged ({error}): the run starts from its beginning", stacklevel=3)
+            return Run(), 0
         if json.loads(metadata["identity"]) != json.loads(json.dumps(self.identity)):
             raise ValueError(
                 f"{self.path.parent} holds a run with another recipe, seed or data set: use another folder"
@@ -356,8 +386,10 @@ class _State:
         slots: dict[int, dict[str, Tensor]] = {}
         for name, value in parts["optimiser"].items():
             i, key = name.split("/")
-            slots.setdefault(int(i), {})[key] = value.to(where)
+            slots.setdefault(int(i), {})[key] = value
         optimiser.load_state_dict(optimiser.state_dict() | {"state": slots})
+        if scaler.is_enabled():
+            scaler.load_state_dict(json.loads(metadata["scaler"]))
         kept: dict[int, dict[str, Tensor]] = {}
         for name, value in parts["checkpoint"].items():
             step, key = name.split("/", 1)

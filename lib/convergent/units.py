@@ -46,7 +46,8 @@ def selectivity(rows: np.ndarray, attribute, n_bins: int = 8) -> np.ndarray:
     Parameters
     ----------
     rows : (n_stimuli, n_units)
-    attribute : (n_stimuli,) categories, or numbers, which are cut into `n_bins` groups of equal size
+    attribute : (n_stimuli,) categories, or numbers, which are cut into `n_bins` groups of equal size where they take
+        more values than that
 
     Returns
     -------
@@ -59,7 +60,7 @@ def selectivity(rows: np.ndarray, attribute, n_bins: int = 8) -> np.ndarray:
     rows, attribute = np.asarray(rows, dtype=np.float64), pd.Series(attribute).reset_index(drop=True)
     if len(rows) != len(attribute):
         raise ValueError(f"{len(rows)} rows of responses but {len(attribute)} values: row i must be the same stimulus")
-    numeric = pd.api.types.is_numeric_dtype(attribute)
+    numeric = pd.api.types.is_numeric_dtype(attribute) and attribute.nunique() > n_bins
     codes = pd.qcut(attribute, n_bins, duplicates="drop").cat.codes if numeric else pd.factorize(attribute)[0]
     groups, codes = np.unique(codes, return_inverse=True)
     n, k = len(rows), len(groups)
@@ -70,7 +71,7 @@ def selectivity(rows: np.ndarray, attribute, n_bins: int = 8) -> np.ndarray:
     membership = np.eye(k)[codes]  # (n_stimuli, n_groups)
     counts = membership.sum(0)
     between = ((membership.T @ centred) ** 2 / counts[:, None]).sum(0)
-    varies = total > 1e-12 * n
+    varies = total > 1e-20 * (rows**2).sum(0)  # relative: rounding alone leaves some 1e-30
     explained = np.divide(between, total, out=np.zeros_like(total), where=varies)
     return np.where(varies, 1 - (1 - explained) * (n - 1) / (n - k), 0.0)
 
@@ -98,6 +99,21 @@ def selectivity_by_layer(network: nn.Module, split: images.Split, n_shuffles: in
     return pd.DataFrame(found, columns=["layer", "attribute", "unit", "value"])
 
 
+def best_detectors(table: pd.DataFrame) -> pd.DataFrame:
+    """Of a table of `selectivity_by_layer`s, the best value of any layer, for every attribute but the class.
+
+    Parameters
+    ----------
+    table : columns condition, network, attribute, layer, value, the class first among the attributes
+
+    Returns
+    -------
+    DataFrame with columns condition, network, attribute, value
+    """
+    best = table.groupby(["condition", "network", "attribute"], sort=False).value.max().reset_index()
+    return best[best.attribute != table.attribute.iloc[0]]
+
+
 def correlations(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     """Pearson correlation of every unit of `a` with every unit of `b`, (n_units_a, n_units_b); NaN for constant units.
 
@@ -110,9 +126,10 @@ def correlations(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     standard = []
     for rows in (a, b):
         rows = np.asarray(rows, dtype=np.float64)
+        size = np.sqrt((rows**2).sum(0))
         rows = rows - rows.mean(0)
         norms = np.sqrt((rows**2).sum(0))
-        constant = norms < 1e-9 * np.sqrt(len(rows))
+        constant = norms <= 1e-10 * size
         if constant.any():
             warnings.warn(f"{constant.sum()} of {len(norms)} units do not vary and are left out", stacklevel=2)
         standard.append(rows / np.where(constant, np.nan, norms))

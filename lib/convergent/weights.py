@@ -20,7 +20,7 @@ def orientation_selectivity(filters) -> np.ndarray:
 
     The power spectrum of the filter, summed over its channels, as a distribution over orientations θ: the length of
     its mean vector, |Σ P exp(2iθ)| / Σ P (one minus the circular variance; Ringach et al. 2002, eq. 1). A grating
-    has 1, a spot 0; small random filters lie between, so compare with untrained ones.
+    of many stripes has nearly 1, a spot 0; small random filters lie between, so compare with untrained ones.
 
     Parameters
     ----------

@@ -113,7 +113,7 @@ def get(
     Parameters
     ----------
     architecture : one of `networks.ARCHITECTURES`
-    dataset : a name or path that `images.load` understands, or a `Dataset`
+    dataset : a name or path that `images.load` understands, or a `Dataset`: then networks of exactly these images
     seeds : of initial weights, order of images and augmentation
     tier : "smoke", "laptop" or "full": chooses `recipe` and `width` where these are None
     trajectory : whether `Entry.checkpoints` must be there
@@ -130,14 +130,18 @@ def get(
             f"the zoo trains {', '.join(networks.ARCHITECTURES)}, not {architecture!r}."
             " Use networks.load for pretrained networks of other packages."
         )
-    if not (seeds := list(seeds)):
+    if not (seeds := [int(seed) for seed in seeds]):
         raise ValueError("no seeds: ask for at least one, such as seeds=range(4)")
     named = dataset if isinstance(dataset, str) else dataset.name
     recipe = recipe or RECIPES[tier].get(named, RECIPES[tier][""])
-    wanted = {"architecture": architecture, "width": width or WIDTHS[tier], "recipe": asdict(recipe)}
-    if named in images.NAMES:
+    wanted = {
+        "architecture": architecture,
+        "width": float(WIDTHS[tier] if width is None else width),
+        "recipe": asdict(recipe),
+    }
+    if dataset in images.NAMES if isinstance(dataset, str) else _ships(dataset):
         wanted["dataset"] = named
-    else:  # Two folders may share a name, and one folder may change: only the content counts.
+    else:  # Two folders may share a name, a folder may change, a part has the name of the whole: the content counts.
         dataset = images.load(dataset) if isinstance(dataset, str) else dataset
         wanted["dataset"] = f"{Path(named).stem}-{dataset.hash[:12]}"
     found = [_shipped(wanted | {"seed": seed}, trajectory) for seed in seeds]
@@ -147,16 +151,24 @@ def get(
     return found
 
 
+def _manifest() -> list[dict]:
+    path = paths.data() / "zoo" / "manifest.json"
+    return json.loads(path.read_text()) if path.exists() else []
+
+
+def _ships(dataset: images.Dataset) -> bool:
+    """Whether shipped networks were trained on exactly these images."""
+    return any((record["dataset"], record["data_hash"]) == (dataset.name, dataset.hash) for record in _manifest())
+
+
 def _shipped(wanted: dict, trajectory: bool) -> Entry | None:
-    manifest = paths.data() / "zoo" / "manifest.json"
-    records = json.loads(manifest.read_text()) if manifest.exists() else []
-    for record in records:
+    for record in _manifest():
         same = all(record[key] == value for key, value in wanted.items() if key != "recipe")
         # Through Recipe, so that a recipe written before an option existed still means what it meant.
         if same and Recipe(**record["recipe"]) == Recipe(**wanted["recipe"]):
             if trajectory and "trajectory_file" not in record:
                 return None
-            return _verified(record, manifest.parent, trajectory)
+            return _verified(record, paths.data() / "zoo", trajectory)
     return None
 
 
@@ -167,15 +179,22 @@ def _cached_or_trained(wanted: dict, dataset, recipe: Recipe, trajectory: bool, 
     folder.mkdir(parents=True, exist_ok=True)
     # Whoever comes second waits here, and then finds the network made.
     with FileLock(folder / ".lock"):
-        if (folder / "record.json").exists():
-            record = json.loads((folder / "record.json").read_text())
-            if "trajectory_file" in record or not trajectory:
-                entry = _verified(record, folder, trajectory)
-                if entry is not None:
-                    return dataset, entry
+        record = _record(folder / "record.json")
+        if record and ("trajectory_file" in record or not trajectory):
+            entry = _verified(record, folder, trajectory)
+            if entry is not None:
+                return dataset, entry
         if isinstance(dataset, str):
             dataset = images.load(dataset)
         return dataset, _train(wanted, dataset, recipe, folder, trajectory, progress)
+
+
+def _record(path: Path) -> dict | None:
+    try:
+        return json.loads(path.read_text()) if path.exists() else None
+    except json.JSONDecodeError as error:
+        warnings.warn(f"{path} is damaged ({error}): it is not used, the network is trained anew", stacklevel=4)
+        return None
 
 
 def _train(wanted: dict, data: images.Dataset, recipe: Recipe, folder: Path, trajectory: bool, progress: bool) -> Entry:
@@ -250,7 +269,9 @@ def build(folder: Path) -> None:
         _, entry = _cached_or_trained(wanted, name, recipe, trajectory, progress=True)
         record = dict(entry.record)
         for kind in ("file", "trajectory_file"):
-            if kind in record and (trajectory or kind == "file"):
+            if kind == "trajectory_file" and not trajectory:  # the cache may have one
+                record = {key: value for key, value in record.items() if not key.startswith(kind)}
+            elif kind in record:
                 suffix = "-trajectory" if kind == "trajectory_file" else ""
                 record[kind] = f"{architecture}-{name}-seed{seed}{suffix}.safetensors"
                 shutil.copyfile(entry.folder / entry.record[kind], folder / record[kind])

@@ -1,0 +1,370 @@
+"""From notebooks to the book: execute the chapters that changed, lay out the pages, build them (`make book`).
+
+    python book/build.py [--only NAME] [--tier TIER] [--force]
+
+Executed chapters are kept in `_build/executed/` under a hash of all they depend on, so that a build that was
+interrupted goes on where it stopped, and a change of prose executes nothing. The book is `_build/html`.
+"""
+
+import argparse
+import hashlib
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+import textwrap
+import time
+from contextlib import contextmanager
+from pathlib import Path
+
+import nbformat
+import papermill
+import plotly
+import yaml
+from filelock import FileLock
+from ipykernel.kernelspec import make_ipkernel_cmd, write_kernel_spec
+from nbclient.exceptions import DeadKernelError
+from papermill.exceptions import PapermillExecutionError
+
+ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT / "lib"))
+from convergent.results import TIERS, read_records  # noqa: E402  # this checkout's, whatever is installed
+
+_KEPT = 4  # executions of one chapter: of the last few versions, or tiers
+
+
+class BuildError(Exception):
+    """What the reader has to mend before there can be a book."""
+
+
+# --- execution -------------------------------------------------------------------------------------
+
+
+def chapters(root: Path) -> list[Path]:
+    """Notebooks that `_toc.yml` lists, in its order."""
+    files = re.findall(r"^\s*-?\s*(?:file|root):\s*(\S+)", (root / "_toc.yml").read_text(encoding="utf-8"), re.M)
+    return [path for path in (root / f"{file}.ipynb" for file in files) if path.is_file()]
+
+
+def execution_key(root: Path, notebook: Path, parameters: dict) -> str:
+    """Hash of all that an execution depends on: notebook, library, shipped data, tested versions, parameters."""
+    depends = [notebook, root / "constraints.txt", *(root / "lib" / "convergent").glob("*.py")]
+    for folder in ("zoo", "published"):
+        depends += [path for path in (root / "data" / folder).rglob("*") if path.is_file()]
+    digest = hashlib.sha256(json.dumps(parameters, sort_keys=True).encode())
+    for path in sorted(filter(Path.is_file, depends)):
+        digest.update(path.relative_to(root).as_posix().encode() + b"\0")
+        digest.update(hashlib.sha256(path.read_bytes()).digest())
+    return digest.hexdigest()[:16]
+
+
+def execute(root: Path, notebook: Path, folder: Path, parameters: dict | None = None, force=False) -> Path:
+    """Path of the executed notebook in `folder`: an earlier execution of the very same, or a new one.
+
+    Raises
+    ------
+    BuildError
+        When a cell fails; it names the notebook, the cell and the error, and the notebook is kept as far as it got.
+    """
+    parameters = parameters or {}
+    folder.mkdir(parents=True, exist_ok=True)
+    done = folder / f"{notebook.stem}-{execution_key(root, notebook, parameters)}.ipynb"
+    with FileLock(folder / f"{notebook.stem}.lock"):
+        if force or not done.is_file():
+            partial = folder / f"{notebook.stem}.partial.ipynb"
+            _papermill(notebook, partial, parameters)
+            os.replace(partial, done)  # at once: what has its final name is complete
+            earlier = sorted(folder.glob(f"{notebook.stem}-*.ipynb"), key=lambda p: p.stat().st_mtime)
+            for path in earlier[:-_KEPT]:
+                path.unlink()
+    return done
+
+
+def _papermill(notebook: Path, output: Path, parameters: dict) -> None:
+    quiet = {} if sys.stderr.isatty() else {"mininterval": 10}
+    try:
+        with _kernel_of_this_python():
+            papermill.execute_notebook(
+                notebook,
+                output,
+                parameters,
+                kernel_name="python3",
+                cwd=notebook.parent,
+                progress_bar={"desc": notebook.stem, "dynamic_ncols": True, **quiet},
+            )
+    except PapermillExecutionError as error:
+        kept = output.with_name(f"{notebook.stem}.failed.ipynb")
+        os.replace(output, kept)
+        raise BuildError(_failure(notebook, kept, error)) from error
+    except DeadKernelError as error:
+        raise BuildError(
+            f"{notebook.name}: its process was ended from outside, most often for want of memory."
+        ) from error
+
+
+@contextmanager
+def _kernel_of_this_python():
+    """Have kernels named python3 run this interpreter, whatever kernels the reader has installed.
+
+    They know that they make pages (`CONVERGENT_BOOK`), and do not warn about the plain TCP that Jupyter speaks
+    inside one machine.
+    """
+    before = os.environ.get("JUPYTER_PATH")
+    with tempfile.TemporaryDirectory() as folder:
+        write_kernel_spec(
+            Path(folder) / "kernels" / "python3",
+            {
+                "env": {"CONVERGENT_BOOK": "1"},
+                "argv": [*make_ipkernel_cmd(), "--log-level=ERROR"],
+            },
+        )
+        os.environ["JUPYTER_PATH"] = os.pathsep.join(filter(None, [folder, before]))
+        try:
+            yield
+        finally:
+            if before is None:
+                del os.environ["JUPYTER_PATH"]
+            else:
+                os.environ["JUPYTER_PATH"] = before
+
+
+def _failure(notebook: Path, kept: Path, error: PapermillExecutionError) -> str:
+    cells = [c for c in nbformat.read(kept, 4).cells if "papermill-error-cell-tag" not in c.metadata.get("tags", [])]
+    marked = [i for i, c in enumerate(cells, 1) if any(o.output_type == "error" for o in c.get("outputs", []))]
+    said = "\n".join(f"{error.ename}: {error.evalue}".splitlines()[:8])
+    code = "\n".join(error.source.splitlines()[:6])
+    return (
+        f"{notebook.name}, cell {marked[0] if marked else '?'} of {len(cells)} failed.\n\n"
+        f"{textwrap.indent(code, '    ')}\n\n{textwrap.indent(said, '  ')}\n\nThe notebook as far as it got: {kept}"
+    )
+
+
+# --- checks of the prose ---------------------------------------------------------------------------
+
+_GLUE = re.compile(r"\{glue:text\}`([^`:]+)(?::([^`]*))?`")
+_NOT_PROSE = [
+    r"(?ms)^(`{3,}|~{3,})(?!\{)[^\n]*\n.*?^\1",  # code blocks; a directive's body is prose
+    r"(?s)\$\$.*?\$\$|\\begin\{.*?\\end\{\w+\*?\}",
+    r"(?m)^\s*(?:`{3,}|:{3,})\{[^\n]*$",  # a directive's first line ...
+    r"(?m)^\s*:[\w-]+:.*$",  # ... and its options
+    r"(?m)^\s*#+ .*$|^\s*\|[\s:|-]+\|\s*$",  # headings; rules of tables
+    r"(?s)<!--.*?-->|</?\w[^>]*>",
+    r"\{(?!cite)[\w:.-]+\}`[^`]*`|(?<!\})`[^`]+`",  # roles (but citations, which excuse a number) and code
+    r"(?<![\\\w$])\$[^$\n]+\$",
+    r"\]\([^)]*\)|https?://\S+",
+    r"(?i)\b(?:sections?|sec\.|chapters?|figures?|figs?\.|tables?|eqs?\.|equations?|exercises?|arxiv:?|version|python"
+    r"|torch|CC BY)\s*\d[\d.]*\w?(?:(?:\s*(?:,|and|to|–|-)\s*)\d[\d.]*)*",  # numbers that name something
+    r"95\s?%(?=[\s\w-]{0,20}\b(?:interval|confidence|band))",
+]
+_PREDICT = r"(?ms)^(`{3,}|:{3,})\{admonition\}[^\n]*\n:class:[^\n]*\bpredict\b.*?^\1"
+_MEASURED = re.compile(
+    r"(?<![\w.])[-−±]?\d+(?:[.,]\d+)?\s?(?:%|percent|per cent|times|fold|-fold|×(?!\s?\d))(?!\w)|(?<![\w.])\d+\.\d+"
+)
+
+
+def unrecorded_numbers(notebook) -> list[tuple[int, str]]:
+    """Numbers in a notebook's prose that look measured and are typed in, as (cell number from 1, where).
+
+    A measured number comes from `record` by way of ``{glue:text}`name:.2f` ``; typed in, it would go stale.
+    Looked for are decimals ("0.83"), percentages ("83 %", "12 per cent") and factors ("12 times", "3-fold"), in
+    Markdown cells and in the captions and alt texts of figures. Free to be typed in are other integers ("10
+    shapes"), and any number in code spans, code blocks, mathematics, links, headings, options of directives,
+    after a word that makes it a name ("section 2.1", "Fig. 1.2", "Python 3.11"), in "95 % interval", in a box
+    of class `predict` (guesses), and in a sentence or table cell that cites a work (that work's number).
+    """
+    found = []
+    for number, cell in enumerate(notebook["cells"], 1):
+        mystnb = cell["metadata"].get("mystnb", {})
+        texts = [mystnb.get("figure", {}).get("caption", ""), mystnb.get("image", {}).get("alt", "")]
+        if cell["cell_type"] == "markdown":
+            texts = ["".join(cell["source"])]
+        for text in texts:
+            text = re.sub(_PREDICT, " ", text)
+            for pattern in _NOT_PROSE:
+                text = re.sub(pattern, " ", text)
+            for sentence in re.split(r"(?<=[.!?])\s+|\n\s*\n|(?<!\\)\|", text):
+                measured = _MEASURED.search(sentence)
+                if measured and "{cite" not in sentence:
+                    found.append((number, f"{measured[0].strip()!r} in {' '.join(sentence.split())!r:.100}"))
+    return found
+
+
+def missing_records(notebook) -> list[str]:
+    """Names that an executed notebook's prose, captions or alt texts read and that none of its cells recorded."""
+    records = read_records(notebook)
+    names = [name for name, _ in _GLUE.findall(json.dumps(notebook["cells"]))]
+    return [name for name in dict.fromkeys(names) if "::" not in name and name not in records]
+
+
+def _check_prose(executed: dict[Path, Path]) -> None:
+    wrong = []
+    for source, path in executed.items():
+        notebook = nbformat.read(path, 4)
+        for cell, where in unrecorded_numbers(nbformat.read(source, 4)):
+            wrong.append(f"{source.name}, cell {cell}: {where} is typed in; record() it and use {{glue:text}}.")
+        for name in missing_records(notebook):
+            wrong.append(f"{source.name}: prose reads {name!r}, which no cell records.")
+    if wrong:
+        raise BuildError("\n".join(wrong))
+
+
+# --- pages -----------------------------------------------------------------------------------------
+
+
+def lay_out(root: Path, executed: dict[Path, Path], stage: Path) -> None:
+    """Lay in `stage` all that Jupyter Book needs, at the repository's own paths (launch buttons rely on them)."""
+    shutil.rmtree(stage, ignore_errors=True)
+    (stage / "notebooks").mkdir(parents=True)
+    for name in ("_config.yml", "_toc.yml"):
+        shutil.copy(root / name, stage)
+    shutil.copytree(root / "book", stage / "book", ignore=shutil.ignore_patterns("*.py", "__pycache__"))
+    shutil.copy(Path(plotly.__file__).parent / "package_data" / "plotly.min.js", stage / "book" / "_static")
+    for source, path in executed.items():
+        notebook = nbformat.read(path, 4)
+        notebook.metadata.pop("papermill", None)  # would be shown on top of the page
+        drop_progress_bars(notebook)
+        records = read_records(notebook)
+        notebook.cells = [c for c in notebook.cells if "injected-parameters" not in c.metadata.get("tags", [])]
+        for cell in notebook.cells:
+            image = cell.metadata.get("mystnb", {}).get("image", {})
+            if "alt" in image:  # plain text to MyST-NB: numbers have to be set here
+                image["alt"] = _GLUE.sub(lambda read, r=records: format(r[read[1]], read[2] or ""), image["alt"])
+        nbformat.write(notebook, stage / source.relative_to(root))
+    (stage / "book" / "execution_times.md").write_text(_execution_times(executed), encoding="utf-8")
+
+
+def drop_progress_bars(notebook) -> None:
+    """Take the bars of tqdm out of what the cells wrote; warnings and all else they wrote stay."""
+    for cell in notebook.cells:
+        for output in cell.get("outputs", []):
+            if output.get("name") == "stderr":
+                parts = re.split(r"[\r\n]+", output.text)
+                kept = [part for part in parts if part.strip() and not re.search(r"\d+(%\||it |/\S+ ).*\[.*\]", part)]
+                output.text = "".join(f"{part}\n" for part in kept)
+        if "outputs" in cell:
+            cell.outputs = [output for output in cell.outputs if output.get("text", "some")]
+
+
+def _execution_times(executed: dict[Path, Path]) -> str:
+    rows, total = [], 0.0
+    for source, path in executed.items():
+        notebook = nbformat.read(path, 4)
+        ran, told = notebook.metadata.papermill, _stamp(notebook)
+        tier = ran.parameters.get("tier", "laptop")
+        total += ran.duration / 60
+        rows.append(
+            f"| {{doc}}`/notebooks/{source.stem}` | {tier} | {ran.duration / 60:.1f} | {told.get('memory', '–')} "
+            f"| {told.get('device', '–')} | {ran.end_time[:10]} | {told.get('code', '–')} |"
+        )
+    return (
+        "# Execution times\n\n"
+        f"What you read was computed by the runs below, {total:.1f} minutes in all. "
+        "Memory is the most that the notebook's process held.\n\n"
+        "| chapter | tier | minutes | memory | device | date | code |\n| --- | --- | --: | --- | --- | --- | --- |\n"
+        + "\n".join(rows)
+        + "\n"
+    )
+
+
+def _stamp(notebook) -> dict:
+    outputs = (output for cell in notebook.cells for output in cell.get("outputs", []))
+    return next((o.metadata.provenance for o in outputs if "provenance" in o.get("metadata", {})), {})
+
+
+def make_html(stage: Path, html: Path, strict: bool = True) -> None:
+    """Build the pages laid out in `stage` and put them in place of `html`; warnings are errors when `strict`."""
+    command = [sys.executable, "-c", "from jupyter_book.cli.main import main; main()", "build", str(stage)]
+    done = subprocess.run([*command, *(["-W", "--keep-going"] if strict else [])], capture_output=True, text=True)
+    log = stage / "book.log"
+    log.write_text(done.stdout + "\n" + done.stderr, encoding="utf-8")
+    plain = re.sub(r"\x1b\[[\d;]*m", "", done.stderr).replace(f"{stage}{os.sep}", "")
+    warnings = [line for line in plain.splitlines() if re.search(r"\b(WARNING|ERROR|CRITICAL|SEVERE)\b", line)]
+    built = stage / "_build" / "html"
+    if done.returncode or not (built / "index.html").is_file():
+        said = warnings or plain.strip().splitlines()[-12:]
+        raise BuildError("\n".join([*said, f"The pages are not built. All that was said: {log}"]))
+    if warnings:
+        print("\n".join(warnings))
+    for page in built.rglob("*.html"):
+        _once(page)
+    old = html.with_name(f"{html.name}.old")
+    shutil.rmtree(old, ignore_errors=True)
+    if html.exists():
+        html.rename(old)
+    html.parent.mkdir(parents=True, exist_ok=True)
+    built.rename(html)
+    shutil.rmtree(old, ignore_errors=True)
+
+
+def _once(page: Path) -> None:
+    """Drop inline scripts that Sphinx 7 writes twice: the second `const` of sphinx-thebe is an error in browsers."""
+    seen = set()
+
+    def first(script):
+        return "" if script[0] in seen else seen.add(script[0]) or script[0]
+
+    text = page.read_text(encoding="utf-8")
+    page.write_text(re.sub(r"[ \t]*<script>[^<]*</script>\n", first, text), encoding="utf-8")
+
+
+def keep_only(stage: Path, kept: set[str]) -> None:
+    """Take the other notebooks out of the contents of a preview."""
+
+    def keep(entry):
+        if isinstance(entry, list):
+            return [k for k in map(keep, entry) if k is not None]
+        if not isinstance(entry, dict):
+            return entry
+        if entry.get("file", "").startswith("notebooks/") and Path(entry["file"]).name not in kept:
+            return None
+        return {name: keep(value) for name, value in entry.items()}
+
+    toc = stage / "_toc.yml"
+    contents = keep(yaml.safe_load(toc.read_text(encoding="utf-8")))
+    if "parts" in contents:
+        contents["parts"] = [part for part in contents["parts"] if part["chapters"]]
+    toc.write_text(yaml.safe_dump(contents, sort_keys=False), encoding="utf-8")
+
+
+def build(root: Path = ROOT, only: str | None = None, tier: str | None = None, force=False, work=None) -> Path:
+    """Make the book of the repository at `root`; path of its first page. Everything made is below `work`."""
+    work = work or root / "_build"
+    notebooks = [n for n in chapters(root) if only is None or n.stem == only]
+    if only and not notebooks:
+        raise BuildError(f"no chapter {only!r}: {', '.join(n.stem for n in chapters(root))}.")
+    parameters = {"tier": tier} if tier else {}
+    executed = {n: execute(root, n, work / "executed", parameters, force) for n in notebooks}
+    _check_prose(executed)
+    stage = work / "stage"
+    lay_out(root, executed, stage)
+    if only:
+        keep_only(stage, {only})
+    print("Building the pages ...", flush=True)
+    html = work / ("preview" if only else "html")
+    make_html(stage, html, strict=only is None)
+    return html / "index.html"
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--only", metavar="NAME", help="a preview of this chapter alone (01_...), in _build/preview")
+    parser.add_argument("--tier", choices=TIERS, help="execute at this tier instead of the notebooks' own")
+    parser.add_argument("--force", action="store_true", help="execute chapters that have not changed, too")
+    parser.add_argument("--root", type=Path, default=ROOT, help="another folder of this repository's layout")
+    options = parser.parse_args()
+    started = time.monotonic()
+    try:
+        page = build(options.root.resolve(), options.only, options.tier, options.force)
+    except BuildError as error:
+        print(f"\nNo book: {error}", file=sys.stderr)
+        return 1
+    print(f"The book is ready after {(time.monotonic() - started) / 60:.1f} minutes: open {page}")
+    print(f"or, for search to work, run: python -m http.server --directory {page.parent}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

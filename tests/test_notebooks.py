@@ -1,0 +1,72 @@
+"""Every chapter runs, says where its numbers came from, and refuses what it cannot run with before it starts."""
+
+import json
+
+import nbformat
+import papermill
+import pytest
+
+from convergent.results import read_records
+
+
+def outputs(notebook):
+    return [(cell, output) for cell in notebook.cells for output in cell.get("outputs", [])]
+
+
+def test_every_cell_runs_at_smoke_and_numbers_are_recorded(execute_at_smoke, notebook):
+    executed = execute_at_smoke(notebook)
+    cells = nbformat.read(executed, 4).cells
+    assert all(cell.execution_count for cell in cells if cell.cell_type == "code")
+    assert read_records(executed)
+
+
+def test_no_cell_writes_a_warning_into_the_page(execute_at_smoke, builder, notebook):
+    executed = nbformat.read(execute_at_smoke(notebook), 4)
+    builder.drop_progress_bars(executed)
+    written = [
+        f"{cell.source.splitlines()[0]} ... says: {output.text}"
+        for cell, output in outputs(executed)
+        if output.get("name") == "stderr"
+    ]
+    assert not written, "\n".join(written)
+
+
+def test_every_number_that_the_prose_reads_is_recorded(execute_at_smoke, builder, notebook):
+    assert builder.missing_records(nbformat.read(execute_at_smoke(notebook), 4)) == []
+
+
+def test_it_ends_with_a_stamp_whose_command_repeats_it(execute_at_smoke, notebook):
+    *_, (_, last) = outputs(nbformat.read(execute_at_smoke(notebook), 4))
+    told = last.metadata.provenance
+    assert told.repeat.startswith(f"papermill notebooks/{notebook.name} ")
+    for name in papermill.inspect_notebook(notebook):
+        assert f"-p {name} " in told.repeat
+    assert "-p tier smoke" in told.repeat
+
+
+def test_papermill_explains_every_parameter(notebook):
+    for parameter in papermill.inspect_notebook(notebook).values():
+        assert parameter["inferred_type_name"] not in (None, "None"), f"{parameter['name']} has no type"
+        assert parameter["help"], f"{parameter['name']} has no comment"
+
+
+@pytest.mark.parametrize(
+    ("parameters", "message"),
+    [
+        ({"teir": "smoke"}, "unknown parameter 'teir'. Did you mean 'tier'?"),
+        ({"tier": 3}, "parameter 'tier' is declared str but is 3"),
+        ({"tier": "smok"}, "parameter tier = 'smok': must be one of smoke, laptop, full. Did you mean 'smoke'?"),
+    ],
+    ids=["unknown", "ill-typed", "unknown tier"],
+)
+def test_a_wrong_parameter_stops_it_before_any_work(builder, tmp_path, notebook, parameters, message):
+    with pytest.raises(builder.BuildError) as failure:
+        builder.execute(notebook.parents[1], notebook, tmp_path, parameters)
+    assert message in str(failure.value)
+    cells = nbformat.read(tmp_path / f"{notebook.stem}.failed.ipynb", 4).cells
+    code = [cell for cell in cells if cell.cell_type == "code" and cell.source]
+    [failed] = [i for i, cell in enumerate(code) if any(o.output_type == "error" for o in cell.outputs)]
+    assert "check_parameters(" in code[failed].source
+    before = json.dumps([cell.source for cell in code[:failed]])
+    assert "convergent.zoo" not in before, "work must wait for the check"
+    assert not any(cell.execution_count for cell in code[failed + 1 :])
