@@ -90,6 +90,15 @@ def test_pool_is_the_mean_of_flatten_over_places(network, pixels):
     np.testing.assert_allclose(flat.reshape(10, 6, 64).mean(2), pooled, rtol=1e-4, atol=1e-6)
 
 
+def test_a_grid_averages_larger_maps_over_its_cells_and_leaves_smaller_ones(network, pixels):
+    layers = ["layer1", "layer5", "head"]
+    flat, coarse = (extract(network, pixels, layers, "flatten", grid=grid) for grid in (None, 8))
+    cells = flat["layer1"].reshape(10, 3, 8, 2, 8, 2).mean((3, 5))
+    np.testing.assert_allclose(coarse["layer1"].reshape(10, 3, 8, 8), cells, rtol=1e-4, atol=1e-6)
+    assert np.array_equal(coarse["layer5"], flat["layer5"])
+    assert np.array_equal(coarse["head"], flat["head"])
+
+
 def test_a_sampled_position_is_a_column_of_the_map(network, pixels):
     sampled = extract(network, pixels, ["layer3"], n_positions=3)["layer3"].reshape(10, 3, 6)
     flat = extract(network, pixels, ["layer3"], "flatten")["layer3"].reshape(10, 6, 64)
@@ -224,7 +233,9 @@ def test_recording_takes_layers_from_an_iterator_and_follows_each_pass(network, 
         ({"layers": ["nothing like it"]}, "Near names: layer1, layer2"),
         ({"layers": [""]}, "layer '' is not in this network"),
         ({"spatial": "mean"}, "spatial='mean' is not one of positions, pool, flatten"),
-        ({"n_positions": 0}, "n_positions=0: keep at least one"),
+        ({"n_positions": 0}, "n_positions=0.*keep at least one"),
+        ({"grid": 0, "spatial": "flatten"}, "grid=0: keep at least one"),
+        ({"grid": 4}, "a grid needs spatial='flatten'"),
     ],
 )
 def test_what_cannot_be_extracted_is_refused(network, pixels, options, says):

@@ -3,6 +3,7 @@ import json
 import os
 import subprocess
 import sys
+import time
 import warnings
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -11,6 +12,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from safetensors.torch import load_file
 
 from convergent import images, networks, paths, training, zoo
 from convergent.training import Recipe
@@ -330,6 +332,8 @@ def test_a_trajectory_leads_from_the_untrained_network_to_the_trained_one():
             torch.testing.assert_close(found(data.test.images), expected(data.test.images), rtol=0.02, atol=0.02)
     assert {p.dtype for p in last.parameters()} == {torch.float32}
     assert not last.training
+    kept = load_file(the_file(entry, "trajectory_file"))
+    assert {value.dtype for name, value in kept.items() if name.endswith("weight")} == {torch.float16}, "half the size"
 
 
 @smoke
@@ -438,8 +442,10 @@ def name_of(record):
     return record["file"].removesuffix(".safetensors")
 
 
-def of(dataset):
-    return pytest.mark.parametrize("record", [r for r in MANIFEST if r["dataset"] == dataset], ids=name_of)
+def of(dataset, needs="file"):
+    return pytest.mark.parametrize(
+        "record", [r for r in MANIFEST if r["dataset"] == dataset and needs in r], ids=name_of
+    )
 
 
 @smoke
@@ -488,10 +494,8 @@ def test_a_shipped_network_names_cave_shapes_as_well_as_recorded(record, cave):
     assert training.accuracy(zoo.Entry(record, ZOO).network, cave.test) == pytest.approx(record["accuracy"], abs=0.005)
 
 
-@of("cave")
+@of("cave", needs="trajectory_file")
 def test_the_last_checkpoint_of_a_shipped_trajectory_is_the_network(record, cave):
-    if "trajectory_file" not in record:
-        pytest.skip("shipped without trajectory")
     entry = zoo.Entry(record, ZOO)
     last = entry.checkpoints[entry.record["epochs"][-1]["step"]]
     assert training.accuracy(last, cave.test) == pytest.approx(record["accuracy"], abs=0.005)

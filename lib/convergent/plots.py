@@ -13,6 +13,7 @@ from matplotlib.lines import Line2D
 from torch import Tensor
 
 GREY = "#7a7a7a"
+WIDTH = 6.5  # inches: at the width of a page, text of 11 points is then no smaller than 9
 PALETTE = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#D55E00", "#56B4E9")
 COLOURS = {
     "trained": "#0072B2",
@@ -29,9 +30,9 @@ def use_style() -> None:
     """Set the house style for all figures drawn afterwards."""
     sns.set_theme(context="notebook", style="ticks", palette=PALETTE)
     grey = {f"{part}color": GREY for part in ("axes.edge", "axes.label", "xtick.", "ytick.", "text.")}
-    sizes = {"font.size": 11, "axes.titlesize": 11, "axes.labelsize": 11, "xtick.labelsize": 10, "ytick.labelsize": 10}
+    sizes = {f"{part}size": 11 for part in ("font.", "axes.title", "axes.label", "xtick.label", "ytick.label")}
     clear = {"figure.facecolor": "none", "axes.facecolor": "none", "savefig.facecolor": "none"}
-    boxes = {"axes.spines.top": False, "axes.spines.right": False, "legend.frameon": False, "legend.fontsize": 10}
+    boxes = {"axes.spines.top": False, "axes.spines.right": False, "legend.frameon": False, "legend.fontsize": 11}
     plt.rcParams.update(grey | sizes | clear | boxes | {"axes.titlecolor": GREY, "legend.labelcolor": GREY})
     plt.rcParams.update({"figure.dpi": 110, "savefig.dpi": 200, "svg.fonttype": "none"})
 
@@ -61,7 +62,7 @@ def tile(images: Tensor, columns: int, gap: int = 2) -> np.ndarray:
 def photographs(split, classes: list[str], per_class: int = 8) -> plt.Figure:
     """Some images of each class (the first ten), a row a class."""
     shown = classes[:10]
-    figure, axes = plt.subplots(len(shown), 1, figsize=(6.4, 0.62 * len(shown) + 0.2), squeeze=False)
+    figure, axes = plt.subplots(len(shown), 1, figsize=(WIDTH, 0.62 * len(shown) + 0.2), squeeze=False)
     for label, ax in enumerate(axes[:, 0]):
         chosen = split.images[split.labels == label][:per_class]
         ax.imshow(tile(chosen, per_class), interpolation="nearest", aspect="equal")
@@ -73,12 +74,12 @@ def photographs(split, classes: list[str], per_class: int = 8) -> plt.Figure:
 
 def clouds(views: dict[str, np.ndarray], labels, classes: list[str], accuracies: dict[str, float]) -> plt.Figure:
     """Small multiples of point clouds (n, 2), one a layer, coloured by class; the classes named in the last."""
-    figure, axes = plt.subplots(2, -(-len(views) // 2), figsize=(9, 5.2), squeeze=False)
+    figure, axes = plt.subplots(2, -(-len(views) // 2), figsize=(WIDTH, 4.1), squeeze=False)
     labels = np.asarray(labels)
     for ax, (name, view) in zip(axes.flat, views.items(), strict=False):
         for label in np.unique(labels):
             points = view[labels == label]
-            ax.scatter(*points.T, s=7, color=PALETTE[label % 6], alpha=0.55, linewidths=0, rasterized=True)
+            ax.scatter(*points.T, s=5, color=PALETTE[label % 6], alpha=0.55, linewidths=0, rasterized=True)
         # The bulk of the cloud, whatever a few far points do.
         low, high = np.percentile(view, [0.5, 99.5], axis=0)
         margin = 0.08 * (high - low) + 1e-9
@@ -111,7 +112,7 @@ def by_layer(tables: dict[str, pd.DataFrame], ylabel: str, ylim: tuple[float, fl
     tables : title of the run -> DataFrame with columns layer, condition, value, in the order of the layers
     ylabel : the quantity, with its unit
     """
-    figure, axes = plt.subplots(1, len(tables), figsize=(4.5 * len(tables), 3.6), sharey=True, squeeze=False)
+    figure, axes = plt.subplots(1, len(tables), figsize=(WIDTH, 3.4), sharey=True, squeeze=False)
     conditions = list(dict.fromkeys(name for table in tables.values() for name in table.condition))
     markers = dict(zip(conditions, "osDX^v", strict=False))
     for ax, (title, table) in zip(axes[0], tables.items(), strict=True):
@@ -132,13 +133,15 @@ def by_layer(tables: dict[str, pd.DataFrame], ylabel: str, ylim: tuple[float, fl
     for handle in handles:
         handle.set_linestyle("--" if handle.get_color() == GREY else "-")
     figure.tight_layout(rect=(0, 0, 1, 0.92))
-    figure.legend(handles=handles, loc="upper center", ncols=len(handles), columnspacing=1.5)
+    figure.legend(
+        handles=handles, loc="upper center", ncols=len(handles), columnspacing=1, handlelength=1.6, handletextpad=0.4
+    )
     return figure
 
 
 def filters(sheets: dict[str, Tensor], columns: int = 8) -> plt.Figure:
     """First-layer filters (n, 3, k, k) of several networks, each filter scaled to its own largest weight."""
-    figure, axes = plt.subplots(1, len(sheets), figsize=(4.4 * len(sheets), 2.5), squeeze=False)
+    figure, axes = plt.subplots(1, len(sheets), figsize=(WIDTH, 2.0), squeeze=False)
     for ax, (title, weights) in zip(axes[0], sheets.items(), strict=True):
         largest = weights.abs().amax((1, 2, 3), keepdim=True)
         ax.imshow(tile(((weights / largest + 1) * 127.5).byte(), columns, gap=1), interpolation="nearest")
@@ -150,7 +153,7 @@ def filters(sheets: dict[str, Tensor], columns: int = 8) -> plt.Figure:
 
 def distributions(tables: dict[str, pd.DataFrame], xlabel: str) -> plt.Figure:
     """One dot an observation, the mean as a bar, a row a condition, a panel a run."""
-    figure, axes = plt.subplots(1, len(tables), figsize=(4.5 * len(tables), 2.1), sharex=True, squeeze=False)
+    figure, axes = plt.subplots(1, len(tables), figsize=(WIDTH, 1.9), sharex=True, sharey=True, squeeze=False)
     for ax, (title, table) in zip(axes[0], tables.items(), strict=True):
         conditions = list(dict.fromkeys(table.condition))
         colours = {name: COLOURS[name] for name in conditions}
@@ -162,20 +165,32 @@ def distributions(tables: dict[str, pd.DataFrame], xlabel: str) -> plt.Figure:
     return figure
 
 
-def heatmaps(panels: dict[str, pd.DataFrame], label: str) -> plt.Figure:
-    """Tables side by side in one colour scale, numbers in the cells."""
-    n_rows = max(len(panel) for panel in panels.values())
-    size = (1.2 + 0.62 * sum(len(panel.columns) for panel in panels.values()), 0.9 + 0.36 * n_rows)
-    figure, axes = plt.subplots(1, len(panels), figsize=size, sharey=True, squeeze=False)
+def selectivity(table: pd.DataFrame) -> plt.Figure:
+    """Heat maps of attributes by layers, one a condition, in one colour scale; numbers are in the cells.
+
+    Of shuffled images only the largest value of any layer is shown: the chance level.
+
+    Parameters
+    ----------
+    table : columns condition, layer, attribute, value (several networks are averaged), in the order to be shown
+    """
+    order = {"index": "attribute", "columns": "layer", "values": "value", "sort": False}
+    panels = {name: rows.pivot_table(**order) for name, rows in table.groupby("condition", sort=False)}
+    if "shuffled images" in panels:
+        panels["shuffled"] = panels.pop("shuffled images").max(axis=1).to_frame("largest")
+    widths = [len(panel.columns) for panel in panels.values()]
+    size = (WIDTH, 0.8 + 0.3 * max(len(panel) for panel in panels.values()))
+    figure, axes = plt.subplots(1, len(panels), figsize=size, sharey=True, width_ratios=widths, squeeze=False)
     top = max(panel.to_numpy().max() for panel in panels.values())
     for ax, (title, panel) in zip(axes[0], panels.items(), strict=True):
-        look = {"vmin": 0, "vmax": top, "cmap": "cividis", "annot": True, "fmt": ".2f", "annot_kws": {"size": 9}}
-        sns.heatmap(panel, ax=ax, cbar=False, linewidths=1.5, linecolor=(0, 0, 0, 0), **look)
-        ax.set(title=title, xlabel="", ylabel="")
-        ax.tick_params(axis="x", rotation=45, length=0)
+        numbers = panel.map(lambda value: f"{max(value, 0):.2f}".removeprefix("0"))
+        look = {"vmin": 0, "vmax": top, "cmap": "cividis", "annot": numbers, "fmt": "", "annot_kws": {"size": 10}}
+        sns.heatmap(panel, ax=ax, cbar=False, **look)
+        ax.set(xlabel="", ylabel="")
+        ax.set_title(title, loc="left")
+        ax.tick_params(axis="x", rotation=60, length=0)
         ax.tick_params(axis="y", rotation=0, length=0)
-    figure.supxlabel(label, fontsize=10, color=GREY)
-    figure.tight_layout()
+    figure.tight_layout(w_pad=0.5)
     return figure
 
 
@@ -188,19 +203,19 @@ def favourites(rows: dict[str, Tensor], notes: list[str] | None = None, split: i
     notes : what is written at the end of each row
     split : leave a gap after so many images
     """
-    left, right, width = 0.12, 0.9 if notes else 0.99, 8
+    left, right = 0.12, 0.87 if notes else 0.99
     sheets = {}
     for name, images in rows.items():
         parts = [tile(part, len(part)) for part in (images.split(split) if split else [images])]
         gap = np.zeros((parts[0].shape[0], 12, 4), np.uint8)
         sheets[name] = np.concatenate([piece for part in parts for piece in (part, gap)][:-1], axis=1)
-    height = (right - left) * width * max(sheet.shape[0] / sheet.shape[1] for sheet in sheets.values())
-    figure, axes = plt.subplots(len(rows), 1, figsize=(width, 1.1 * height * len(rows)), squeeze=False)
+    height = (right - left) * WIDTH * max(sheet.shape[0] / sheet.shape[1] for sheet in sheets.values())
+    figure, axes = plt.subplots(len(rows), 1, figsize=(WIDTH, 1.1 * height * len(rows)), squeeze=False)
     for i, (ax, (name, sheet)) in enumerate(zip(axes[:, 0], sheets.items(), strict=True)):
         ax.imshow(sheet, interpolation="nearest")
-        ax.set_ylabel(name, rotation=0, ha="right", va="center", fontsize=10)
+        ax.set_ylabel(name, rotation=0, ha="right", va="center")
         if notes:
-            ax.text(1.01, 0.5, notes[i], transform=ax.transAxes, va="center", fontsize=10)
+            ax.text(1.01, 0.5, notes[i], transform=ax.transAxes, va="center")
     _bare(axes)
     figure.subplots_adjust(left=left, right=right, top=0.99, bottom=0.01, hspace=0.1)
     return figure
@@ -213,7 +228,7 @@ def responses(panels: dict[str, tuple[np.ndarray, np.ndarray, str, str]]) -> plt
     ----------
     panels : title -> (responses (n_stimuli,), responses of the other (n_stimuli,), name, name of the other)
     """
-    figure, axes = plt.subplots(1, len(panels), figsize=(4.2 * len(panels), 3.6), squeeze=False)
+    figure, axes = plt.subplots(1, len(panels), figsize=(WIDTH, 3.2), squeeze=False)
     for ax, (title, (x, y, one, other)) in zip(axes[0], panels.items(), strict=True):
         ax.scatter(x, y, s=6, alpha=0.35, color=PALETTE[0], linewidths=0, rasterized=True)
         ax.set(xlabel=one, ylabel=other, title=f"{title}: r = {np.corrcoef(x, y)[0, 1]:.2f}")
@@ -270,11 +285,12 @@ def walk(stages: dict[str, np.ndarray], colours: np.ndarray, steps: int = 6):
     }
     button = {"label": "▶ play", "method": "animate", "args": [None, play]}
     buttons = {"type": "buttons", "buttons": [button], "x": 0.09, "y": -0.02, "xanchor": "right", "yanchor": "top"}
+    buttons |= {"bgcolor": "rgba(0,0,0,0)", "bordercolor": GREY, "font": {"color": GREY}}
     reach = 1.05 * max(np.abs(cloud).max() for cloud in stages.values())
     axis = {"range": [-reach, reach], "showbackground": False, "gridcolor": "rgba(128,128,128,.35)", "zeroline": True}
     axis |= {"zerolinecolor": GREY, "color": GREY, "nticks": 5}
     scene = {f"{name}axis": axis | {"title": f"unit {i}"} for i, name in enumerate("xyz", start=1)}
-    scene["camera"] = {"eye": {"x": 1.3, "y": 1.3, "z": 0.9}}
+    scene["camera"] = {"eye": {"x": 1.1, "y": 1.1, "z": 0.75}}
     figure = go.Figure(points(stages[names[0]], marker=marker), frames=frames)
     return figure.update_layout(
         scene=scene | {"aspectmode": "cube"},
