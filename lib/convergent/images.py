@@ -10,7 +10,6 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-import pooch
 import torch
 from filelock import FileLock
 
@@ -271,6 +270,8 @@ def _find(name, known):
 
 
 def _download(known):
+    import pooch  # here, as its progress bar warns of missing widgets as soon as it is imported
+
     with FileLock(paths.cache() / f"{known.archive}.lock"):  # two processes that want one set fetch it once
         try:
             file = pooch.retrieve(

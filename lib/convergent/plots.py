@@ -277,7 +277,7 @@ def walk(stages: dict[str, np.ndarray], colours: np.ndarray, steps: int = 6):
             {"label": name if name in stages else "", "method": "animate", "args": [[name], now]} for name, _ in ways
         ],
         "currentvalue": {"visible": False},
-        "pad": {"t": 10},
+        "pad": {"t": 10, "b": 30},
         "x": 0.12,
         "len": 0.88,
         "ticklen": 4,
@@ -290,7 +290,7 @@ def walk(stages: dict[str, np.ndarray], colours: np.ndarray, steps: int = 6):
     axis = {"range": [-reach, reach], "showbackground": False, "gridcolor": "rgba(128,128,128,.35)", "zeroline": True}
     axis |= {"zerolinecolor": GREY, "color": GREY, "nticks": 5}
     scene = {f"{name}axis": axis | {"title": f"unit {i}"} for i, name in enumerate("xyz", start=1)}
-    scene["camera"] = {"eye": {"x": 1.1, "y": 1.1, "z": 0.75}}
+    scene["camera"] = {"eye": {"x": 1.3, "y": 1.3, "z": 0.8}}
     figure = go.Figure(points(stages[names[0]], marker=marker), frames=frames)
     return figure.update_layout(
         scene=scene | {"aspectmode": "cube"},
