@@ -528,3 +528,21 @@ def test_a_small_network_trained_twice_from_its_recipe_is_the_same_network(cave,
     assert entries[0].accuracy == entries[1].accuracy
     assert entries[0].history.loss.iloc[-1] < entries[0].history.loss.iloc[0]
     assert_same_weights(*(entry.network.state_dict() for entry in entries))
+
+
+@pytest.mark.smoke
+def test_long_training_says_first_how_long_it_will_take(monkeypatch, capsys):
+    monkeypatch.setattr(zoo, "LONG", 10)
+    monkeypatch.setattr(zoo, "seconds_to_train", lambda *_: 600.0)
+    get(seeds=[0, 1], progress=True)
+    said = capsys.readouterr().out.splitlines()
+    assert "about 10 min" in said[0], f"the first network's estimate is missing: {said}"
+    assert "up to 2 such networks from here, 20 min" in said[0], f"the whole is not estimated: {said[0]}"
+    assert "up to 1 such networks from here, 10 min" in said[1], f"what is left is not estimated: {said[1]}"
+
+
+@pytest.mark.smoke
+def test_the_estimate_of_training_time_grows_with_epochs_and_images():
+    short = zoo.seconds_to_train("cnn6", dataset(), RECIPE, 0.1)
+    longer = zoo.seconds_to_train("cnn6", dataset(), replace(RECIPE, epochs=100), 0.1)
+    assert 0 < short < longer

@@ -12,7 +12,7 @@ import shutil
 import sys
 import warnings
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from pathlib import Path
 
@@ -31,6 +31,7 @@ RECIPES: dict[str, dict[str, Recipe]] = {
     "laptop": {"cave": Recipe(epochs=8, crop=2), "": Recipe(epochs=12)},
     "full": {"cave": Recipe(epochs=60, crop=2), "": Recipe(epochs=60)},
 }
+LONG = 100_000  # images seen in training above which its time is estimated and said first
 WIDTHS = {"smoke": 0.5, "laptop": 1.0, "full": 1.0}
 
 # What data/zoo/ holds: architecture, image set, seed, whether with its trajectory.
@@ -147,8 +148,20 @@ def get(
     found = [_shipped(wanted | {"seed": seed}, trajectory) for seed in seeds]
     for i, seed in enumerate(seeds):
         if found[i] is None:
-            dataset, found[i] = _cached_or_trained(wanted | {"seed": seed}, dataset, recipe, trajectory, progress)
+            dataset, found[i] = _cached_or_trained(
+                wanted | {"seed": seed}, dataset, recipe, trajectory, progress, n_left=found.count(None)
+            )
     return found
+
+
+def seconds_to_train(architecture: str, data: images.Dataset, recipe: Recipe, width: float = 1.0) -> float:
+    """How long training one network will take here, from a few timed steps and one pass over the test images."""
+    n_probe = min(8 * recipe.batch_size, len(data.train))
+    probe = replace(recipe, epochs=2, n_train=n_probe)
+    network = networks.load(architecture, len(data.classes), width)
+    epoch = training.train(network, data, probe, progress=False).epochs[1]  # the first one warms up
+    per_image = epoch["seconds"] / (n_probe // recipe.batch_size * recipe.batch_size)
+    return recipe.epochs * (per_image * min(recipe.n_train or len(data.train), len(data.train)) + epoch["test_seconds"])
 
 
 def _manifest() -> list[dict]:
@@ -172,7 +185,9 @@ def _shipped(wanted: dict, trajectory: bool) -> Entry | None:
     return None
 
 
-def _cached_or_trained(wanted: dict, dataset, recipe: Recipe, trajectory: bool, progress: bool) -> tuple:
+def _cached_or_trained(
+    wanted: dict, dataset, recipe: Recipe, trajectory: bool, progress: bool, n_left: int = 1
+) -> tuple:
     """The images come back too, so that training several seeds loads them once."""
     key = hashlib.sha256(json.dumps(wanted, sort_keys=True).encode()).hexdigest()[:16]
     folder = paths.cache() / "zoo" / f"{wanted['architecture']}-{wanted['dataset']}-{wanted['seed']}-{key}"
@@ -186,6 +201,14 @@ def _cached_or_trained(wanted: dict, dataset, recipe: Recipe, trajectory: bool, 
                 return dataset, entry
         if isinstance(dataset, str):
             dataset = images.load(dataset)
+        if progress and recipe.epochs * min(recipe.n_train or len(dataset.train), len(dataset.train)) > LONG:
+            minutes = seconds_to_train(wanted["architecture"], dataset, recipe, wanted["width"]) / 60
+            print(
+                f"training {wanted['architecture']} on {dataset.title}, seed {wanted['seed']}:"
+                f" about {minutes:.0f} min on {training.device()};"
+                f" up to {n_left} such networks from here, {n_left * minutes:.0f} min",
+                flush=True,
+            )
         return dataset, _train(wanted, dataset, recipe, folder, trajectory, progress)
 
 
