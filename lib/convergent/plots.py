@@ -179,7 +179,7 @@ def selectivity(table: pd.DataFrame) -> plt.Figure:
     if "shuffled images" in panels:
         panels["shuffled"] = panels.pop("shuffled images").max(axis=1).to_frame("largest")
     widths = [len(panel.columns) for panel in panels.values()]
-    size = (WIDTH, 0.8 + 0.3 * max(len(panel) for panel in panels.values()))
+    size = (WIDTH, 1.1 + 0.29 * max(len(panel) for panel in panels.values()))
     figure, axes = plt.subplots(1, len(panels), figsize=size, sharey=True, width_ratios=widths, squeeze=False)
     top = max(panel.to_numpy().max() for panel in panels.values())
     for ax, (title, panel) in zip(axes[0], panels.items(), strict=True):
