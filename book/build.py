@@ -361,6 +361,9 @@ def main() -> int:
     except BuildError as error:
         print(f"\nNo book: {error}", file=sys.stderr)
         return 1
+    except KeyboardInterrupt:
+        print("\nStopped. Finished chapters are kept: run it again to go on from there.", file=sys.stderr)
+        return 130
     print(f"The book is ready after {(time.monotonic() - started) / 60:.1f} minutes: open {page}")
     print(f"or, for search to work, run: python -m http.server --directory {page.parent}")
     return 0

@@ -276,10 +276,10 @@ def walk(stages: dict[str, np.ndarray], colours: np.ndarray, steps: int = 6):
         "steps": [
             {"label": name if name in stages else "", "method": "animate", "args": [[name], now]} for name, _ in ways
         ],
-        "currentvalue": {"visible": False},
+        "currentvalue": {"offset": 4, "font": {"size": 14, "color": GREY}},  # on a phone its labels have no room
         "pad": {"t": 10, "b": 30},
         "x": 0.12,
-        "len": 0.88,
+        "len": 0.82,
         "ticklen": 4,
         "font": {"size": 12},
     }
