@@ -13,14 +13,6 @@ every_architecture = pytest.mark.parametrize("name", ARCHITECTURES)
 DEPTHS = {"cnn6": 6, "vgg11": 8, "alexnet": 7, "resnet18": 9}
 
 
-@pytest.fixture(autouse=True)
-def _one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
 @pytest.fixture
 def pixels():
     return torch.from_numpy(np.random.default_rng(0).integers(0, 256, (5, 3, 32, 32), dtype=np.uint8))

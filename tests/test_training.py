@@ -18,14 +18,6 @@ smoke = pytest.mark.smoke
 BATCHES = 6  # an epoch of dataset() in batches of 16
 
 
-@pytest.fixture(autouse=True)
-def _one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
 def trained(recipe=RECIPE, seed=0, architecture="cnn6", data=None, **options):
     """(network, run) of a tiny network whose initial weights do not depend on `seed`."""
     data = data or dataset()

@@ -20,14 +20,6 @@ quickly = settings(max_examples=40, deadline=None)
 seeds = st.integers(0, 2**31)
 
 
-@pytest.fixture(autouse=True)
-def _one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
 def responses(seed, n_stimuli=60, n_units=5):
     """Units that prefer some of four categories, more or less, and the categories."""
     rng = np.random.default_rng(seed)

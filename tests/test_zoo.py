@@ -28,10 +28,6 @@ def _own_places(tmp_path, monkeypatch):
     """An empty cache and no shipped networks."""
     monkeypatch.setenv("CONVERGENT_CACHE", str(tmp_path / "cache"))
     monkeypatch.setattr(paths, "data", lambda: tmp_path / "data")
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 @pytest.fixture
