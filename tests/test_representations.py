@@ -109,9 +109,17 @@ def test_the_positions_of_one_image_lie_together_and_are_all_different():
     assert rows[:, 1].min() < 8 < 56 <= rows[:, 1].max(), "from the whole map"
 
 
-def test_every_position_is_taken_where_there_are_fewer_than_asked_for():
-    rows = extract(Places(), numbered(3, size=2), ["where"], n_positions=9)["where"]
+def test_every_place_is_taken_once_where_there_are_as_many_as_points_and_often_where_there_are_fewer():
+    rows = extract(Places(), numbered(3, size=2), ["where"], n_positions=4)["where"]
     assert rows[:, 1].tolist() == [0, 1, 2, 3] * 3
+    rows = extract(Places(), numbered(3, size=2), ["where"], n_positions=9)["where"].reshape(3, 9, -1)
+    assert [set(image[:, 1]) for image in rows] == [{0, 1, 2, 3}] * 3
+
+
+def test_maps_of_different_sizes_are_sampled_at_the_same_points_of_the_image():
+    fine, coarse = (extract(Places(), numbered(20, size=size), ["where"])["where"][:, 1] for size in (16, 4))
+    rows, columns = np.divmod(fine.astype(int), 16)
+    assert np.array_equal(coarse, rows // 4 * 4 + columns // 4)
 
 
 @pytest.mark.parametrize("batch_size", [1, 3, 10, 1000])
@@ -157,7 +165,7 @@ def test_token_sequences_are_treated_as_places():
     shapes = {spatial: extract(network, images, ["tokens"], spatial)["tokens"].shape for spatial in ("pool", "flatten")}
     assert shapes == {"pool": (6, 7), "flatten": (6, 7 * 16)}
     assert extract(network, images, ["tokens"], n_positions=3)["tokens"].shape == (18, 7)
-    as_map, as_tokens = (extract(network, images, [name], n_positions=3)[name] for name in ("embed", "tokens"))
+    as_map, as_tokens = (extract(network, images, [name], n_positions=16)[name] for name in ("embed", "tokens"))
     assert np.array_equal(as_map, as_tokens)
 
 

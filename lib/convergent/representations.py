@@ -70,12 +70,13 @@ def extract(
     images : (n_images, 3, height, width), uint8 or floats as the network takes them
     layers : names as in `network.named_modules()`; None takes `networks.layers(network)`
     spatial : what a stimulus is in a layer of shape (n_images, channels, height, width)
-        "positions" : `n_positions` places of each image, drawn with `seed`; rows of one image lie together
+        "positions" : `n_positions` points of each image, drawn with `seed`, the same for every layer whatever the
+            size of its map; rows of one image lie together
         "pool" : the image, its channels averaged over places
         "flatten" : the image, every channel at every place a unit
         Layers without places (n_images, units) have one row an image under each of the three; with "positions" these
         rows are not repeated. Token sequences (n_images, tokens, units) are treated as places.
-    n_positions : places kept in an image; all of them where a layer has fewer
+    n_positions : points of an image; a map with fewer places gives some of them more than once
     grid : with "flatten", average the places of larger maps down to `grid` x `grid` first
     as_numpy : NumPy arrays; otherwise tensors on the network's device
 
@@ -87,6 +88,30 @@ def extract(
     ------
     ValueError
         for unknown layers, an unknown `spatial`, no images, a layer that did not run or gives no such matrix.
+    """
+    parts = {}
+    for _, rows in batches(network, images, layers, spatial, n_positions, grid, seed, batch_size, as_numpy):
+        for name, part in rows.items():
+            parts.setdefault(name, []).append(part)
+    return {name: (np.concatenate if as_numpy else torch.cat)(part) for name, part in parts.items()}
+
+
+def batches(
+    network: nn.Module,
+    images: Tensor,
+    layers: Iterable[str] | None = None,
+    spatial: str = "positions",
+    n_positions: int = 4,
+    grid: int | None = None,
+    seed: int = 0,
+    batch_size: int = 250,
+    as_numpy: bool = True,
+) -> Iterator[tuple[int, dict[str, np.ndarray | Tensor]]]:
+    """What `extract` gives, a batch of images at a time: (number of the first image, layer -> rows).
+
+    Raises
+    ------
+    ValueError as `extract`.
     """
     if spatial not in SPATIAL:
         raise ValueError(f"spatial={spatial!r} is not one of {', '.join(SPATIAL)}")
@@ -101,49 +126,61 @@ def extract(
         )
     layers = networks.layers(network) if layers is None else list(dict.fromkeys(layers))
     where = next((p.device for p in network.parameters()), torch.device("cpu"))
-    modes, parts = {module: module.training for module in network.modules()}, {name: [] for name in layers}
+    for start in range(0, len(images), batch_size):
+        # The network is handed back after each batch: between two of them its owner may do what they like with it.
+        with _evaluating(network), recording(network, layers) as outputs, torch.inference_mode():
+            network(images[start : start + batch_size].to(where))
+            rows = {}
+            for name in layers:
+                if name not in outputs:
+                    raise ValueError(f"layer {name!r} did not run in the forward pass: choose another")
+                output = outputs.pop(name)
+                if output.ndim not in (2, 3, 4):
+                    raise ValueError(f"layer {name!r} gives {tuple(output.shape)}: choose one of 2 to 4 dimensions")
+                if grid and output.ndim == 4 and max(output.shape[2:]) > grid:
+                    output = adaptive_avg_pool2d(output, grid)
+                part = _rows(output, spatial, n_positions, seed, start).float()
+                rows[name] = part.cpu().numpy() if as_numpy else part
+        yield start, rows
+
+
+@contextmanager
+def _evaluating(network: nn.Module) -> Iterator[None]:
+    modes = {module: module.training for module in network.modules()}
     network.eval()
     try:
-        with recording(network, layers) as outputs, torch.inference_mode():
-            for start in range(0, len(images), batch_size):
-                network(images[start : start + batch_size].to(where))
-                for name in layers:
-                    if name not in outputs:
-                        raise ValueError(f"layer {name!r} did not run in the forward pass: choose another")
-                    output = outputs.pop(name)
-                    if output.ndim not in (2, 3, 4):
-                        raise ValueError(f"layer {name!r} gives {tuple(output.shape)}: choose one of 2 to 4 dimensions")
-                    if grid and output.ndim == 4 and max(output.shape[2:]) > grid:
-                        output = adaptive_avg_pool2d(output, grid)
-                    rows = _rows(output, spatial, n_positions, seed, start)
-                    parts[name].append(rows.float().cpu() if as_numpy else rows.float())
+        yield
     finally:
         for module, training in modes.items():  # one by one: a part may have been frozen
             module.training = training
-    joined = {name: torch.cat(part) for name, part in parts.items()}
-    return {name: rows.numpy() for name, rows in joined.items()} if as_numpy else joined
 
 
 def _rows(output: Tensor, spatial: str, n_positions: int, seed: int, start: int) -> Tensor:
     """(n_images, ...) to (n_stimuli, n_units)."""
     if output.ndim == 2:
         return output
-    places = output.flatten(2).transpose(1, 2) if output.ndim == 4 else output  # (n_images, places, channels)
     if spatial == "pool":
-        return places.mean(1)
+        return output.flatten(2).mean(2) if output.ndim == 4 else output.mean(1)
     if spatial == "flatten":
-        return places.transpose(1, 2).flatten(1)
-    n, available, channels = places.shape
-    if n_positions >= available:
-        return places.reshape(-1, channels)
+        return output.flatten(1) if output.ndim == 4 else output.transpose(1, 2).flatten(1)
+    shape = tuple(output.shape[2:]) if output.ndim == 4 else (output.shape[1],)
+    places = output.flatten(2).transpose(1, 2) if output.ndim == 4 else output  # (n_images, places, channels)
     # One generator an image: which places are kept does not depend on the batch size or on the network.
-    chosen = [_places(available, n_positions, seed, start + i) for i in range(n)]
-    chosen = torch.from_numpy(np.stack(chosen)).to(output.device)
-    return places.gather(1, chosen.unsqueeze(2).expand(-1, -1, channels)).reshape(-1, channels)
+    chosen = np.stack([_places(shape, n_positions, seed, start + i) for i in range(len(places))])
+    chosen = torch.from_numpy(chosen).to(output.device)
+    return places.gather(1, chosen.unsqueeze(2).expand(-1, -1, places.shape[2])).reshape(-1, places.shape[2])
 
 
-def _places(available: int, n_positions: int, seed: int, image: int) -> np.ndarray:
-    return np.sort(np.random.default_rng((seed, image)).choice(available, n_positions, replace=False))
+def _places(shape: tuple[int, ...], n: int, seed: int, image: int) -> np.ndarray:
+    """Numbers of `n` places in a map of `shape`: points of the image, the same for every layer, whatever its size.
+
+    The points lie in different cells of a grid over the image, so that maps as fine as that grid give none twice.
+    """
+    rng = np.random.default_rng((seed, image))
+    cells = n if len(shape) == 1 else int(np.ceil(n**0.5))
+    chosen = np.sort(rng.choice(cells ** len(shape), n, replace=False))
+    at = (np.stack(np.unravel_index(chosen, (cells,) * len(shape)), 1) + rng.random((n, len(shape)))) / cells
+    return np.ravel_multi_index(tuple((at * shape).astype(np.int64).T), shape)
 
 
 def save(path: str | Path, layers: Mapping[str, np.ndarray | Tensor]) -> None:

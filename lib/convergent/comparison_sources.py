@@ -1,0 +1,194 @@
+"""Where a comparison takes pairs of layers from: activations in memory, or two networks that are read once."""
+
+from collections.abc import Callable, Iterator, Mapping
+
+import numpy as np
+import torch
+from torch import Tensor
+from tqdm.auto import tqdm
+
+from . import inputs, moments, representations, ridge
+from .moments import Layer, Pair, ShuffledPair
+from .stream import Moments
+
+ROTATED = {"linear", "procrustes", "cka", "cka_debiased", "shape_cosine", "cca", "svcca"}
+WHOLE = {"cka", "cka_debiased", "shape_cosine", "cca", "svcca", "pwcca"}
+
+
+class Activations:
+    """Pairs of layers from activations in memory."""
+
+    def __init__(self, a, b, layers, plan, images):
+        if not isinstance(a, Mapping) or not isinstance(b, Mapping):
+            raise ValueError(
+                "a and b must both be networks, or both map layers to activations: representations.extract gives those"
+            )
+        if images is not None:
+            raise ValueError("images go with two networks; activations are of images already")
+        raw = [_chosen(side, layers, name) for side, name in ((a, "a"), (b, "b"))]
+        first = next(iter(raw[0].items()))
+        raw = [
+            {name: _checked(rows, name, side, first) for name, rows in layers.items()}
+            for layers, side in zip(raw, "ab", strict=True)
+        ]
+        n = len(next(iter(raw[0].values())))
+        self.plan, self.counts = plan, moments.fold_sizes(n, plan["folds"], plan["positions"])
+        if plan["shuffle"] is not None:
+            seed = inputs.whole(plan["shuffle"], "shuffle", 0)
+            order = torch.from_numpy(moments.shuffled_images(n, plan["positions"], seed))
+            raw = [{name: rows[order.to(rows.device)] for name, rows in layers.items()} for layers in raw]
+        self.raw = raw
+        self.sides = [
+            {name: Layer.of(rows, self.counts, f"layer {name} of {side}") for name, rows in layers.items()}
+            for layers, side in zip(raw, "ab", strict=True)
+        ]
+        _warn(self.sides)
+        self.layers_a, self.layers_b = (list(layers) for layers in raw)
+        self.device = next(iter(raw[0].values())).device
+
+    def content(self):
+        """What a file must have been made from, for a hash."""
+        for side in self.raw:
+            for name, rows in side.items():
+                yield f"{name} {tuple(rows.shape)} {rows.dtype}".encode()
+                yield np.ascontiguousarray(rows.cpu().numpy())
+
+    def prepare(self, each, alpha: float | None) -> None:
+        """What belongs to one layer alone, once, before two threads ask for it at the same time."""
+
+        def work(layer: Layer) -> None:
+            layer = layer.compact() if set(self.plan["metrics"]) & ROTATED else layer
+            if "linear" in self.plan["metrics"] and alpha is not None:
+                ridge.prepare(layer, alpha)
+            if set(self.plan["metrics"]) & WHOLE:
+                layer.remember()
+
+        list(each(work, [layer for side in self.sides for layer in side.values()]))
+
+    def pair(self, la: str, lb: str) -> Pair:
+        return Pair(self.sides[0][la], self.sides[1][lb])
+
+    def shuffles(self, lb: str, nulls: int) -> list[tuple[int, Tensor, Layer]]:
+        """(fold, order, layer of b in that order) for each null."""
+        layer, found = self.sides[1][lb], []
+        for i in range(nulls):
+            rng = np.random.default_rng((self.plan["seed"], i))
+            parts = [
+                start + moments.shuffled_images(count, self.plan["positions"], int(rng.integers(2**31)))
+                for start, count in zip(layer.starts, layer.counts, strict=False)
+            ]
+            order = torch.from_numpy(np.concatenate(parts)).to(layer.rows.device)
+            found.append((i % len(self.counts), order, layer.reordered(order)))
+        return found
+
+    def shuffled(self, pair: Pair, la: str, lb: str, shuffle) -> ShuffledPair:
+        return ShuffledPair(pair.x, shuffle[2], shuffle[0])
+
+    def of_activations(self, metric: Callable, la: str, lb: str, shuffle=None) -> float:
+        Y = self.raw[1][lb]
+        return metric(self.raw[0][la], Y if shuffle is None else Y[shuffle[1]])
+
+    def resampled_rows(self, la: str, lb: str, n: int) -> Iterator[tuple[Tensor, Tensor]]:
+        """Images drawn with replacement within each fold, `n` times."""
+        X, Y, p = self.raw[0][la], self.raw[1][lb], self.plan["positions"]
+        starts = np.concatenate([[0], np.cumsum(self.counts)[:-1]])
+        for i in range(n):
+            rng = np.random.default_rng((self.plan["seed"], 1, i))
+            images = [
+                s + p * rng.integers(0, count // p, count // p) for s, count in zip(starts, self.counts, strict=True)
+            ]
+            order = torch.from_numpy((np.concatenate(images)[:, None] + np.arange(p)).ravel()).to(X.device)
+            yield X[order], Y[order]
+
+    def resampled(self, la: str, lb: str, n: int) -> Iterator[Pair]:
+        for X, Y in self.resampled_rows(la, lb, n):
+            yield Pair(Layer.of(X, self.counts, la), Layer.of(Y, self.counts, lb))
+
+
+class Stream:
+    """Pairs of layers of two networks from one pass over the images."""
+
+    def __init__(self, a, b, images, layers, plan, reading, progress):
+        if images is None:
+            raise ValueError("two networks need images=, a tensor (n_images, 3, height, width)")
+        self.networks, self.images, self.reading, self.plan = (a, b), images, reading, plan
+        positions = reading["n_positions"] if reading["spatial"] == "positions" else 1
+        seed, n_images, size = plan["seed"], len(images), reading["batch_size"]
+        self.moments = Moments(n_images * positions, plan["folds"], positions, plan["shuffle"], plan["nulls"], seed)
+        read = {"layers": layers, "seed": seed, "as_numpy": False, **reading}
+        both = zip(*(representations.batches(network, images, **read) for network in (a, b)), strict=True)
+        for (start, rows_a), (_, rows_b) in tqdm(
+            both, total=-(-n_images // size), disable=not progress, desc="batches of images"
+        ):
+            n = min(size, n_images - start)
+            self.moments.update(*(_repeated(rows, n, positions) for rows in (rows_a, rows_b)), start * positions)
+        self.layers_a, self.layers_b = list(self.moments.a.slices), list(self.moments.b.slices)
+        self.device = self.moments.a.device
+        self.sides = [{name: side.layer(name) for name in side.slices} for side in (self.moments.a, self.moments.b)]
+        _warn(self.sides)
+
+    def content(self):
+        for network in self.networks:
+            for name, tensor in network.state_dict().items():
+                yield name.encode()
+                yield np.ascontiguousarray(tensor.cpu().numpy())
+        yield str(self.reading).encode()
+        yield np.ascontiguousarray(self.images.cpu().numpy())
+
+    def prepare(self, each, alpha: float | None) -> None:
+        layers = [layer for side in self.sides for layer in side.values()]
+        if "linear" in self.plan["metrics"] and alpha is not None:
+            list(each(lambda layer: ridge.prepare(layer, alpha), layers))
+
+    def pair(self, la: str, lb: str) -> Pair:
+        return self.moments.pair(la, lb, self.sides[0][la], self.sides[1][lb])
+
+    def shuffles(self, lb: str, nulls: int) -> range:
+        return range(nulls)
+
+    def shuffled(self, pair: Pair, la: str, lb: str, i: int) -> ShuffledPair:
+        return self.moments.shuffled(pair, la, lb, i)
+
+
+def _repeated(rows: dict[str, Tensor], n_images: int, positions: int) -> dict[str, Tensor]:
+    """A layer without places says the same of each place."""
+    return {
+        name: values.repeat_interleave(positions, 0) if len(values) == n_images and positions > 1 else values
+        for name, values in rows.items()
+    }
+
+
+def _warn(sides: list[dict[str, Layer]]) -> None:
+    inputs.warn_of_constant(
+        {
+            f"layer {n} of {side}": (x.n_units, x.n_all)
+            for layers, side in zip(sides, "ab", strict=True)
+            for n, x in layers.items()
+        }
+    )
+
+
+def _chosen(side: Mapping, layers, name: str) -> dict:
+    missing = [layer for layer in layers or [] if layer not in side]
+    if missing or not side:
+        raise ValueError(
+            f"{name} has no layer {', '.join(map(repr, missing))}: it has {', '.join(map(str, side)) or 'none'}"
+        )
+    if layers is not None and len(set(layers)) != len(layers):
+        raise ValueError(f"layers={list(layers)}: name each once")
+    chosen = {layer: side[layer] for layer in (side if layers is None else layers)}
+    names = [str(layer) for layer in chosen]
+    if len(set(names)) != len(names):
+        raise ValueError(f"{name} has two layers of one name: {', '.join(names)}")
+    return dict(zip(names, chosen.values(), strict=True))
+
+
+def _checked(rows, name: str, side: str, first) -> Tensor:
+    tensor = inputs.representation(rows, f"layer {name} of {side}")
+    n = len(first[1])
+    if len(tensor) != n:
+        raise ValueError(
+            f"layer {name} of {side} has {len(tensor)} stimuli and layer {first[0]} of a has {n}: row i of all must be "
+            "the same stimulus"
+        )
+    return tensor

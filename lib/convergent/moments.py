@@ -1,0 +1,378 @@
+"""Second moments by fold: the sufficient statistics of most metrics.
+
+For stimuli cut into folds, the sums of the units and of their products, fold by fold, hold everything that linear maps,
+rotations, unit matching, CKA, CCA and shape distances need, in sample and held out: training moments are the total
+minus the fold. `of` takes them from activations in memory, `stream.Moments` collects them from batches.
+"""
+
+from collections.abc import Callable
+from functools import cached_property
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from . import inputs
+
+
+def fold_sizes(n_stimuli: int, folds: int | None, positions: int = 1) -> list[int]:
+    """Rows of each fold: contiguous, cut between images, the first ones larger by an image where it does not come out.
+
+    Raises
+    ------
+    ValueError for rows that are no multiple of `positions`, or folds that are not between 2 and the number of images.
+    """
+    positions = inputs.whole(positions, "positions", 1)
+    if n_stimuli % positions:
+        raise ValueError(f"{n_stimuli} stimuli are no multiple of positions={positions}: each image needs as many rows")
+    n_images = n_stimuli // positions
+    if folds is None:
+        return [n_stimuli]
+    folds = inputs.whole(folds, "folds", 2, n_images, f"there are {n_images} images; None gives the in-sample value")
+    return [positions * (n_images // folds + (k < n_images % folds)) for k in range(folds)]
+
+
+def shuffled_images(n_stimuli: int, positions: int, seed: int) -> np.ndarray:
+    """Row numbers in a random order of the images; the rows of an image stay together and in order."""
+    images = np.random.default_rng(seed).permutation(n_stimuli // positions)
+    return (images[:, None] * positions + np.arange(positions)).ravel()
+
+
+class Layer:
+    """One layer's part in a comparison: sums by fold of its varying units, in units of `scale` around a pilot mean.
+
+    Attributes
+    ----------
+    counts : list of int, stimuli of each fold
+    sums, squares : (n_folds, n_units) float64; their totals over folds are of no account for a centred layer
+    rows : (n_stimuli, n_units) or None where the activations were not kept
+    scale : float, what the activations were divided by: second moments of any magnitude stay finite
+    noise : float, the largest eigenvalue that rounding of the input alone may have put into the scatter
+    kept, n_all : which of all `n_all` units these are; the others are constant
+    held_out : False where the one fold is both fitted and scored
+    """
+
+    def __init__(self, counts, sums, squares, scale, noise, kept, n_all, rows=None, products=None):
+        self.counts, self.sums, self.squares, self.scale, self.noise = counts, sums, squares, scale, noise
+        self.kept, self.n_all, self.rows = kept, n_all, rows
+        self.starts = np.concatenate([[0], np.cumsum(counts)])
+        self.order, self.solutions = None, {}
+        if products is not None:
+            self.products = products
+
+    @classmethod
+    def of(cls, X: Tensor, counts: list[int], name: str = "X") -> "Layer":
+        """From activations (n_stimuli, n_units), whose rows are in the order of the folds."""
+        kept = inputs.varying((X != X[:1]).any(0), name)
+        n_all = X.shape[1]
+        X = X if len(kept) == n_all else X[:, kept]
+        # The exponent of the largest value, so that neither 1e300 nor 1e-300 leaves the range when it is squared.
+        magnitude = _power_of_two(X)
+        rows = X.double() / magnitude
+        rows -= rows.mean(0)
+        rows -= rows.mean(0)  # once more: the first mean is exact to the precision of the values only
+        spread = _power_of_two(rows)
+        rows = (rows / spread).to(X.dtype)
+        noise = rounding(len(X), 1 / spread, X.dtype)
+        return cls._from_rows(rows, counts, magnitude * spread, noise, kept, n_all)
+
+    @classmethod
+    def _from_rows(cls, rows, counts, scale, noise, kept, n_all):
+        folds = rows.split(counts)
+        sums = torch.stack([fold.sum(0, dtype=torch.float64) for fold in folds])
+        squares = torch.stack([fold.double().square().sum(0) for fold in folds])
+        return cls(counts, sums, squares, scale, noise, kept, n_all, rows=rows)
+
+    @property
+    def n_units(self) -> int:
+        return self.sums.shape[1]
+
+    @property
+    def held_out(self) -> bool:
+        return len(self.counts) > 1
+
+    @cached_property
+    def products(self) -> Tensor:
+        """(n_folds, n_units, n_units) float64: sums of products of units."""
+        return torch.stack([_product(fold, fold) for fold in self.rows.split(self.counts)])
+
+    @cached_property
+    def total(self) -> Tensor:
+        """Scatter of all stimuli about their mean (n_units, n_units)."""
+        return about_mean(self.products.sum(0), self.sums.sum(0), self.sums.sum(0), sum(self.counts))
+
+    @cached_property
+    def norms(self) -> Tensor:
+        """Squared distance of each stimulus from the mean (n_stimuli,)."""
+        return self.rows.double().square().sum(1)
+
+    @cached_property
+    def norm_sums(self) -> tuple[float, float]:
+        """Sum of `norms`, and of their squares."""
+        return float(self.norms.sum()), float(self.norms @ self.norms)
+
+    def compact(self) -> "Layer":
+        """This layer in as many columns as stimuli where it has more units: a rotation of it, hence the same to every
+        metric that rotations leave alone. Costs n_units * n_stimuli^2 once, and saves n_units^3."""
+        if self.rows is None or self.n_units <= len(self.rows):
+            return self
+        return self._compacted
+
+    @cached_property
+    def _compacted(self) -> "Layer":
+        rows = torch.linalg.qr(self.rows.double().T, mode="r").R.T.contiguous().to(self.rows.dtype)
+        unknown = torch.arange(rows.shape[1])
+        return Layer._from_rows(rows, self.counts, self.scale, self.noise, unknown, rows.shape[1])
+
+    def remember(self) -> None:
+        """Compute what similarities ask of this layer alone, before several threads do at once."""
+        self.solutions["size"] = self.total.norm()
+
+    def reordered(self, order: Tensor) -> "Layer":
+        """The same layer with its rows in another order that keeps every row in its fold: all sums stay."""
+        other = object.__new__(Layer)
+        other.__dict__.update(self.__dict__)
+        other.__dict__.pop("norms", None)  # the one thing here that goes by stimuli, not by units
+        other.rows, other.order = self.rows[order], order
+        if "_compacted" in self.__dict__:
+            other._compacted = self._compacted.reordered(order)
+        return other
+
+    def train_count(self, k: int) -> int:
+        return sum(self.counts) - self.counts[k] if self.held_out else self.counts[0]
+
+    def train_sums(self, k: int) -> Tensor:
+        return self.sums.sum(0) - self.sums[k] if self.held_out else self.sums[0]
+
+    def train_mean(self, k: int) -> Tensor:
+        return self.train_sums(k) / self.train_count(k)
+
+    def test_mean(self, k: int) -> Tensor:
+        return self.sums[k] / self.counts[k]
+
+    def train_scatter(self, k: int) -> Tensor:
+        """Scatter about their mean of the stimuli outside fold `k` (n_units, n_units)."""
+        products = self._sum_of_products - self.products[k] if self.held_out else self.products[0]
+        return about_mean(products, self.train_sums(k), self.train_sums(k), self.train_count(k))
+
+    @cached_property
+    def _sum_of_products(self) -> Tensor:
+        return self.products.sum(0)
+
+    def test_scatter(self, k: int) -> Tensor:
+        """Scatter about their mean of the stimuli of fold `k`."""
+        return about_mean(self.products[k], self.sums[k], self.sums[k], self.counts[k])
+
+    def train_squares(self, k: int) -> Tensor:
+        """Diagonal of `train_scatter` (n_units,); exactly 0 where a unit does not vary."""
+        squares = self.squares.sum(0) - self.squares[k] if self.held_out else self.squares[0]
+        return floored(squares - self.train_sums(k) ** 2 / self.train_count(k), self.squares.sum(0))
+
+    def test_squares(self, k: int) -> Tensor:
+        """Diagonal of `test_scatter` (n_units,); exactly 0 where a unit does not vary."""
+        return floored(self.squares[k] - self.sums[k] ** 2 / self.counts[k], self.squares.sum(0))
+
+    def test_rows(self, k: int, dtype: torch.dtype = torch.float64) -> Tensor:
+        """Activations of fold `k` about their mean."""
+        return self.rows[self.starts[k] : self.starts[k + 1]].to(dtype) - self.test_mean(k).to(dtype)
+
+    def fold_order(self, k: int) -> Tensor | None:
+        """Where the rows of fold `k` stood in the layer that this one reorders."""
+        if self.order is None:
+            return None
+        return self.order[self.starts[k] : self.starts[k + 1]] - int(self.starts[k])
+
+
+class Pair:
+    """Two layers and the products of their units (n_folds, n_units_x, n_units_y), float64.
+
+    `memo` keeps what several metrics ask for; a flipped pair takes it from its `origin`.
+    """
+
+    dtype = torch.float64
+
+    def __init__(self, x: Layer, y: Layer, products: Tensor | None = None, origin: "Pair | None" = None):
+        self.x, self.y, self.origin, self.memo = x, y, origin, {}
+        if products is not None:
+            self.products = products
+
+    @cached_property
+    def products(self) -> Tensor:
+        if self.origin is not None:
+            return self.origin.products.transpose(1, 2)
+        folds = zip(self.x.rows.split(self.x.counts), self.y.rows.split(self.y.counts), strict=True)
+        return torch.stack([_product(a, b) for a, b in folds])
+
+    @cached_property
+    def _sum(self) -> Tensor:
+        return self.products.sum(0)
+
+    @property
+    def folds(self) -> range:
+        return range(len(self.x.counts))
+
+    @cached_property
+    def total(self) -> Tensor:
+        """Cross scatter of all stimuli (n_units_x, n_units_y)."""
+        return about_mean(self._sum, self.x.sums.sum(0), self.y.sums.sum(0), sum(self.x.counts))
+
+    @cached_property
+    def norm_product(self) -> float:
+        """Sum over stimuli of the product of the two layers' `norms`."""
+        return float(self.x.norms @ self.y.norms)
+
+    def once(self, what: str, k: int, compute: Callable[["Pair", int], Tensor]) -> Tensor:
+        """`compute(self, k)`, a matrix (n_units_x, n_units_y) that the flipped pair has transposed; computed once."""
+        if (what, k) not in self.memo:
+            matrix = compute(self, k) if self.origin is None else self.origin.once(what, k, compute).T
+            self.memo[what, k] = matrix
+        return self.memo[what, k]
+
+    def train_cross(self, k: int) -> Tensor:
+        """Cross scatter of the stimuli outside fold `k` (n_units_x, n_units_y), in `dtype`."""
+        return self.once("train_cross", k, lambda pair, k: pair._train_cross(k))
+
+    def _train_cross(self, k: int) -> Tensor:
+        products = self._sum - self.products[k] if self.x.held_out else self.products[0]
+        return about_mean(products, self.x.train_sums(k), self.y.train_sums(k), self.x.train_count(k))
+
+    def test_cross(self, k: int) -> Tensor:
+        """Cross scatter of the stimuli of fold `k`."""
+        return about_mean(self.products[k], self.x.sums[k], self.y.sums[k], self.x.counts[k])
+
+    def test_cross_at(self, k: int, i: Tensor, j: Tensor) -> Tensor:
+        """`test_cross(k)[i, j]`, without the rest of the matrix."""
+        return self.products[k][i, j] - self.x.sums[k][i] * self.y.sums[k][j] / self.x.counts[k]
+
+    def flipped(self) -> "Pair":
+        """The same from y to x."""
+        return Pair(self.y, self.x, origin=self)
+
+    def compact(self) -> "Pair":
+        """With x in at most as many columns as stimuli."""
+        return self if self.x.compact() is self.x else Pair(self.x.compact(), self.y)
+
+    def compact_both(self) -> "Pair":
+        """With both in at most as many columns as stimuli."""
+        x, y = self.x.compact(), self.y.compact()
+        return self if x is self.x and y is self.y else Pair(x, y)
+
+
+class ShuffledPair(Pair):
+    """A pair whose stimuli no longer belong together, to be scored on one fold only: what chance gives.
+
+    In single precision: a chance level is known to its second digit. `train` and `test` are sums of products
+    (n_units_x, n_units_y) where they were collected from a stream.
+    """
+
+    dtype = torch.float32
+
+    def __init__(self, x, y, fold: int, train: Tensor | None = None, test: Tensor | None = None, origin=None):
+        super().__init__(x, y, origin=origin)
+        self.fold, self._test = fold, test
+        if train is not None:
+            self._train = train
+
+    @property
+    def folds(self) -> range:
+        return range(self.fold, self.fold + 1)
+
+    @cached_property
+    def _train(self) -> Tensor:
+        if self.origin is not None:
+            return self.origin._train.T
+        start, stop = self.x.starts[self.fold], self.x.starts[self.fold + 1]
+        a, b = self.x.rows.float(), self.y.rows.float()
+        return a[:start].T @ b[:start] + a[stop:].T @ b[stop:] if self.x.held_out else a.T @ b
+
+    def _train_cross(self, k: int) -> Tensor:
+        sums = self.x.train_sums(k).float(), self.y.train_sums(k).float()
+        return about_mean(self._train.float(), *sums, self.x.train_count(k))
+
+    @cached_property
+    def total(self) -> Tensor:
+        products = self._train.double()
+        if self.x.held_out:
+            start, stop = self.x.starts[self.fold], self.x.starts[self.fold + 1]
+            streamed = self._test is not None
+            products = products + (
+                self._test if streamed else _product(self.x.rows[start:stop], self.y.rows[start:stop])
+            )
+        return about_mean(products, self.x.sums.sum(0), self.y.sums.sum(0), sum(self.x.counts))
+
+    def test_cross(self, k: int) -> Tensor:
+        return self.once("test_cross", k, lambda pair, k: pair._test_cross(k))
+
+    def _test_cross(self, k: int) -> Tensor:
+        if not self.x.held_out:
+            return self._train_cross(k)
+        if self._test is not None:
+            return about_mean(self._test, self.x.sums[k], self.y.sums[k], self.x.counts[k]).float()
+        return self.x.test_rows(k, self.dtype).T @ self.y.test_rows(k, self.dtype)
+
+    def test_cross_at(self, k: int, i: Tensor, j: Tensor) -> Tensor:
+        return self.test_cross(k)[i, j].double()
+
+    def flipped(self) -> "ShuffledPair":
+        return ShuffledPair(self.y, self.x, self.fold, test=None if self._test is None else self._test.T, origin=self)
+
+    def compact(self) -> "ShuffledPair":
+        return self if self.x.compact() is self.x else ShuffledPair(self.x.compact(), self.y, self.fold)
+
+    def compact_both(self) -> "ShuffledPair":
+        x, y = self.x.compact(), self.y.compact()
+        return self if x is self.x and y is self.y else ShuffledPair(x, y, self.fold)
+
+
+def of(X, Y, folds: int | None = 5, positions: int = 1, shuffle: int | None = None) -> Pair:
+    """Moments of two representations in memory.
+
+    Parameters
+    ----------
+    X : (n_stimuli, n_units_x)
+    Y : (n_stimuli, n_units_y), row by row the same stimuli
+    folds : None for in-sample values
+    positions : rows of an image; they lie together and share a fold
+    shuffle : seed of a random order of the images before they are cut into folds; None leaves the order
+
+    Raises
+    ------
+    ValueError as `inputs.pair` and `fold_sizes`.
+    """
+    X, Y = inputs.pair(X, Y)
+    counts = fold_sizes(len(X), folds, positions)
+    if shuffle is not None:
+        order = torch.from_numpy(shuffled_images(len(X), positions, inputs.whole(shuffle, "shuffle", 0)))
+        X, Y = X[order.to(X.device)], Y[order.to(Y.device)]
+    x, y = Layer.of(X, counts, "X"), Layer.of(Y, counts, "Y")
+    inputs.warn_of_constant({"X": (x.n_units, x.n_all), "Y": (y.n_units, y.n_all)})
+    return Pair(x, y)
+
+
+def _product(a: Tensor, b: Tensor) -> Tensor:
+    """a'b in float64: float32 products err by 1e-7 of the largest eigenvalue, which is the size of the small ones."""
+    return a.double().T @ b.double()
+
+
+def rounding(n_stimuli: int, peak: float, dtype: torch.dtype) -> float:
+    """Scatter of errors of half a unit in the last place of values up to `peak`, with room for its largest direction.
+
+    A layer whose mean is 100 times its spread, in float32, has directions that are nothing but such errors.
+    """
+    return 4 / 3 * n_stimuli * (torch.finfo(dtype).eps / 2 * max(peak, 1.0)) ** 2
+
+
+def about_mean(products: Tensor, sums_x: Tensor, sums_y: Tensor, count: int) -> Tensor:
+    """Scatter about the mean, of sums of products and sums about another point."""
+    return torch.addr(products, sums_x, sums_y, alpha=-1 / count)
+
+
+def floored(squares: Tensor, total: Tensor) -> Tensor:
+    """Rounding leaves a unit that is constant in a part a variance of about 1e-16 of the whole: that is none."""
+    return torch.where(squares > 1e-12 * total, squares, torch.zeros_like(squares))
+
+
+def _power_of_two(values: Tensor) -> float:
+    """The power of two just above the largest magnitude; 1 where all values are 0."""
+    largest = float(values.abs().max())
+    return float(2.0 ** min(np.frexp(largest)[1], 1023)) if largest > 0 else 1.0

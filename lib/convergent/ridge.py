@@ -1,0 +1,170 @@
+"""Ridge regression between layers from fold moments: one factorisation of a source layer serves every target."""
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from .mappings import Scores, evenly, rank_floor, score_map, score_predictions
+from .moments import Layer, Pair, about_mean, floored
+
+N_ALPHAS = 17
+
+
+def linear(pair: Pair, alpha: float | list[float], score: str = "pearson") -> Scores:
+    """Ridge regression with intercept (Hoerl & Kennard 1970) from x to y.
+
+    `alpha`, or one alpha for each fold, is in the units of x's scatter, as in scikit-learn's `Ridge`.
+    """
+    pair = pair.compact()
+    x, values = pair.x, []
+    alphas = [alpha] * len(x.counts) if np.isscalar(alpha) else alpha
+    for k in pair.folds:
+        cross, penalty = pair.train_cross(k), _in_units(x, alphas[k])
+        if x.rows is not None and x.counts[k] < 2 * x.n_units:
+            # Solve for the fold's stimuli, not for the targets: one solution serves every y, and is smaller.
+            solution, unit = _solution(x, k, penalty, cross.dtype)
+            predicted, shift = solution[:, :-1].T @ cross, None
+            if x.order is not None:  # the solution is for the stimuli where they stood
+                predicted = predicted[x.fold_order(k)]
+            if score == "r2":
+                predicted, shift = predicted / unit, (solution[:, -1] @ cross / unit).double()
+            values.append(score_predictions(pair, k, predicted, shift, score))
+        else:
+            inverse, unit = _inverse(x, k, penalty)
+            weights = inverse.to(cross.dtype) @ cross
+            values.append(score_map(pair, k, weights / unit if score == "r2" else weights, score))
+    return evenly(values, pair, score)
+
+
+def prepare(x: Layer, alpha: float) -> None:
+    """Factorise a source layer for every fold, once for all its targets."""
+    for k in range(len(x.counts)):
+        if x.rows is not None and x.counts[k] < 2 * x.n_units:
+            _solution(x, k, _in_units(x, alpha), torch.float64)
+        else:
+            _inverse(x, k, _in_units(x, alpha))
+
+
+def fit(pair: Pair, alpha: float) -> Tensor:
+    """The map of all stimuli (n_units_x, n_units_y), in the units of the layers that it was given."""
+    x = pair.x
+    identity = torch.eye(x.n_units, dtype=torch.float64, device=x.sums.device)
+    inverse, unit = _solve(x.total, _in_units(x, alpha), x.noise, identity)
+    return inverse @ pair.total / unit * (pair.y.scale / x.scale)
+
+
+def _in_units(x: Layer, alpha: float) -> float:
+    """`alpha` for the scaled activations; the largest float stands for what is larger."""
+    return min(alpha / x.scale / x.scale, 1e300) if alpha else 0.0
+
+
+def _solution(x: Layer, k: int, alpha: float, dtype: torch.dtype) -> tuple[Tensor, float]:
+    """The inverse applied to the fold's stimuli, and to the way from the training mean to the fold's."""
+    if (dtype, k, alpha) not in x.solutions:
+        if dtype == torch.float64:
+            rows = x.test_rows(k) if x.order is None else x.test_rows(k)[torch.argsort(x.fold_order(k))]
+            shift = x.test_mean(k) - x.train_mean(k)
+            x.solutions[dtype, k, alpha] = _solve(x.train_scatter(k), alpha, x.noise, torch.cat([rows, shift[None]]).T)
+        else:
+            solution, unit = _solution(x, k, alpha, torch.float64)
+            x.solutions[dtype, k, alpha] = solution.to(dtype), unit
+    return x.solutions[dtype, k, alpha]
+
+
+def _inverse(x: Layer, k: int, alpha: float) -> tuple[Tensor, float]:
+    if ("inverse", k, alpha) not in x.solutions:
+        identity = torch.eye(x.n_units, dtype=torch.float64, device=x.sums.device)
+        x.solutions["inverse", k, alpha] = _solve(x.train_scatter(k), alpha, x.noise, identity)
+    return x.solutions["inverse", k, alpha]
+
+
+def _solve(scatter: Tensor, alpha: float, noise: float, right: Tensor) -> tuple[Tensor, float]:
+    """(scatter + alpha I)^-1 right, times a number that is given too: an alpha of 1e40 would else leave the range.
+
+    The least-norm solution where that matrix is singular to rounding.
+    """
+    mean = float(scatter.diagonal().mean())
+    if mean == 0:
+        return torch.zeros_like(right), 1.0
+    if alpha > 1e-10 * mean:
+        unit = mean + alpha
+        matrix = scatter / unit
+        matrix.diagonal().add_(alpha / unit)
+        return torch.cholesky_solve(right, torch.linalg.cholesky(matrix)), unit
+    values, vectors = torch.linalg.eigh(scatter)
+    return vectors @ (_inverted(values, alpha, noise)[:, None] * (vectors.T @ right)), 1.0
+
+
+def _inverted(values: Tensor, alpha: float, noise: float) -> Tensor:
+    return torch.where(values > rank_floor(values, noise), 1 / (values + alpha), 0.0)
+
+
+def default_alphas(pair: Pair) -> np.ndarray:
+    """Eight decades around the mean eigenvalue of x's scatter, so that the choice does not depend on x's scale."""
+    squares = float(pair.x.squares.sum()) - float((pair.x.sums.sum(0) ** 2).sum()) / sum(pair.x.counts)
+    mean = squares / pair.x.n_units * pair.x.scale**2
+    return mean * np.logspace(-4, 4, N_ALPHAS)
+
+
+def choose_alphas(pair: Pair, alphas: np.ndarray, score: str) -> list[float]:
+    """For each fold the alpha with the best score in cross-validation over the other folds.
+
+    The training sets without folds k and l are the same for (outer k, inner l) and (outer l, inner k): one
+    eigendecomposition serves both, and every alpha.
+    """
+    pair = pair.compact()
+    n_folds = len(pair.x.counts)
+    totals = torch.zeros(n_folds, len(alphas), dtype=torch.float64)
+    for k in range(n_folds):
+        for l in range(k):  # noqa: E741
+            values, vectors, rotated, mean = _without(pair, k, l)
+            for outer, inner in ((k, l), (l, k)):
+                tests = _Rotated(pair, inner, vectors, rotated, mean)
+                for i, alpha in enumerate(alphas):
+                    inverse = _inverted(values, _in_units(pair.x, float(alpha)), pair.x.noise)
+                    totals[outer, i] += tests.score(inverse, score)
+    return [float(alphas[i]) for i in totals.argmax(1)]
+
+
+def _without(pair: Pair, k: int, l: int):  # noqa: E741
+    """Eigenvalues and eigenvectors of x's scatter without folds k and l, the cross scatter in them, and x's mean."""
+    x, y = pair.x, pair.y
+    count = sum(x.counts) - x.counts[k] - x.counts[l]
+    sums_x, sums_y = (z.sums.sum(0) - z.sums[k] - z.sums[l] for z in (x, y))
+    scatter = about_mean(x.products.sum(0) - x.products[k] - x.products[l], sums_x, sums_x, count)
+    cross = about_mean(pair.products.sum(0) - pair.products[k] - pair.products[l], sums_x, sums_y, count)
+    squares = y.squares.sum(0) - y.squares[k] - y.squares[l] - sums_y**2 / count
+    cross = torch.where(floored(squares, y.squares.sum(0)) > 0, cross, 0.0)  # what was silent taught nothing
+    values, vectors = torch.linalg.eigh(scatter)
+    return values, vectors, vectors.T @ cross, (sums_x / count, sums_y / count)
+
+
+class _Rotated:
+    """A fold to be predicted, in the eigenvectors of its training scatter: an alpha then costs one product."""
+
+    def __init__(self, pair: Pair, k: int, vectors: Tensor, rotated: Tensor, means):
+        self.y, self.k, self.rotated = pair.y, k, rotated
+        self.shift = (pair.x.test_mean(k) - means[0]) @ vectors
+        self.offset = pair.y.test_mean(k) - means[1]
+        self.squares = pair.y.test_squares(k)
+        self.covariance = rotated * (vectors.T @ pair.test_cross(k))
+        few = pair.x.rows is not None and pair.x.counts[k] < pair.x.n_units
+        self.factor = pair.x.test_rows(k) @ vectors if few else None
+        self.scatter = None if few else vectors.T @ pair.x.test_scatter(k) @ vectors
+
+    def score(self, inverse: Tensor, score: str) -> float:
+        weights = inverse[:, None] * self.rotated
+        covariance = inverse @ self.covariance
+        if self.factor is not None:
+            variance = (self.factor @ weights).square_().sum(0)
+        else:
+            variance = (weights * (self.scatter @ weights)).sum(0)
+        seen = self.squares > 0
+        if not seen.any():
+            raise ValueError(f"no unit varies in fold {self.k + 1}: use fewer folds, or shuffle the images into folds")
+        if score == "r2":
+            missed = self.offset - self.shift @ weights
+            residual = self.squares - 2 * covariance + variance + self.y.counts[self.k] * missed**2
+            return float((1 - residual / self.squares)[seen].mean())
+        product = self.squares * variance
+        return float(torch.where(product > 0, covariance * product.rsqrt(), 0.0)[seen].mean())

@@ -1,0 +1,88 @@
+"""Similarities of two layers that are functions of their second moments over all stimuli."""
+
+import torch
+from torch import Tensor
+
+from .mappings import nuclear_norm, rank_floor
+from .moments import Pair
+
+
+def cka(pair: Pair) -> float:
+    """Linear CKA (Kornblith et al. 2019, eq. 3)."""
+    pair = pair.compact_both()
+    return float(pair.total.square().sum() / (pair.x.total.norm() * pair.y.total.norm()))
+
+
+def shape_cosine(pair: Pair) -> float:
+    """Nuclear norm of the cross scatter over the Frobenius norms (Williams et al. 2021, eq. 5)."""
+    pair = pair.compact_both()
+    size = pair.x.total.trace().sqrt() * pair.y.total.trace().sqrt()
+    return min(nuclear_norm(pair.total / size), 1.0)
+
+
+def debiased_cka(pair: Pair) -> float:
+    """CKA with HSIC1 (Song et al. 2012, eq. 5) in numerator and denominators.
+
+    Raises
+    ------
+    ValueError for fewer than 4 stimuli, or where the estimate of a layer's own HSIC is not positive.
+    """
+    pair = pair.compact_both()
+    n_stimuli = sum(pair.x.counts)
+    if n_stimuli < 4:
+        raise ValueError(f"{n_stimuli} stimuli are too few to debias CKA: at least 4 are needed, better hundreds")
+    own = [
+        _hsic1(z.total.square().sum(), z.norm_sums[1], z.norm_sums[0], z.norm_sums[0], n_stimuli)
+        for z in (pair.x, pair.y)
+    ]
+    if min(own) <= 0:
+        raise ValueError(
+            f"the unbiased HSIC of {'X' if own[0] <= 0 else 'Y'} with itself is not positive: its stimuli are too "
+            "alike to debias CKA; use more stimuli, or debiased=False"
+        )
+    cross = _hsic1(pair.total.square().sum(), pair.norm_product, pair.x.norm_sums[0], pair.y.norm_sums[0], n_stimuli)
+    return cross / (own[0] * own[1]) ** 0.5
+
+
+def _hsic1(squares: Tensor, diagonal: float, trace_x: float, trace_y: float, m: int) -> float:
+    """Unbiased HSIC times m (m - 3), for centred linear kernels K and L with their diagonals set to zero.
+
+    `squares` is tr KL, `diagonal` the sum of k_ii l_ii, `trace` that of k_ii; rows of centred kernels sum to zero.
+    """
+    return float(squares) - diagonal * (1 + 2 / (m - 2)) + trace_x * trace_y / ((m - 1) * (m - 2))
+
+
+def cca(pair: Pair) -> float:
+    """Mean of the min(rank x, rank y) canonical correlations (Hotelling 1936)."""
+    return float(_canonical(pair.compact_both())[0].mean())
+
+
+def svcca(pair: Pair, variance: float) -> float:
+    """`cca` between the components that keep `variance` of each side (Raghu et al. 2017)."""
+    return float(_canonical(pair.compact_both(), variance)[0].mean())
+
+
+def pwcca(pair: Pair) -> float:
+    """Canonical correlations, weighted by how much of x each direction accounts for (Morcos et al. 2018, eq. 4)."""
+    correlations, loadings = _canonical(pair)
+    weights = loadings.abs().sum(0)
+    return float((correlations * weights).sum() / weights.sum())
+
+
+def _canonical(pair: Pair, variance: float = 1.0) -> tuple[Tensor, Tensor]:
+    """Canonical correlations (n,), and the covariances of x's units with its canonical variates (n_units_x, n)."""
+    (root_x, whiten_x), (_, whiten_y) = (_whitening(z.total, z.noise, variance) for z in (pair.x, pair.y))
+    left, correlations, _ = torch.linalg.svd(whiten_x.T @ pair.total @ whiten_y, full_matrices=False)
+    return correlations.clamp(max=1), root_x @ left
+
+
+def _whitening(scatter: Tensor, noise: float, variance: float) -> tuple[Tensor, Tensor]:
+    """Square root and inverse square root of a scatter on its leading directions, (n_units, n_kept) each."""
+    values, vectors = torch.linalg.eigh(scatter)
+    kept = values > rank_floor(values, noise)
+    if variance < 1:
+        # Without the smallest directions whose variance together is less than what may go; rounding must not decide.
+        below = values.clamp_min(0).cumsum(0) / values.clamp_min(0).sum()
+        kept &= below > (1 - variance) * (1 - 1e-12)
+    vectors, values = vectors[:, kept], values[kept].sqrt()
+    return vectors * values, vectors / values
