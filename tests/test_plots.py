@@ -9,7 +9,8 @@ import pytest
 import torch
 from matplotlib.colors import to_rgb
 
-from convergent import plots
+from convergent import plots, plots_compare
+from convergent.compare import compare
 
 pytestmark = pytest.mark.smoke
 
@@ -84,3 +85,31 @@ def test_favourites_and_clouds_draw_a_panel_for_each_row_and_layer():
     view = np.random.default_rng(0).normal(size=(20, 2))
     figure = plots.clouds({"input": view, "output": view}, np.arange(20) % 2, ["a", "b"], {"input": 0.5, "output": 1})
     assert [ax.get_title() for ax in figure.axes if ax.get_visible()] == ["input: 50%", "output: 100%"]
+
+
+@pytest.fixture(scope="module")
+def comparison():
+    rng = np.random.default_rng(0)
+    a = {f"layer{i}": rng.normal(size=(60, 5 + i)) for i in range(3)}
+    b = {name: rows @ rng.normal(size=(rows.shape[1],) * 2) for name, rows in a.items()}
+    return compare(a, b, ("linear", "cka"), nulls=3, progress=False)
+
+
+def test_a_heat_map_holds_the_mean_score_of_every_pair_and_marks_the_best(comparison):
+    figure = plots_compare.heat_map(comparison, ["linear", "cka"])
+    shown = figure.axes[0].images[0].get_array()
+    rows = comparison[(comparison.metric == "linear") & (comparison.layer_a == "layer1")]
+    means = rows.groupby("layer_b").value.mean()
+    np.testing.assert_allclose(shown[1], means.loc[["layer0", "layer1", "layer2"]])
+    assert figure.axes[0].collections[0].get_offsets().tolist() == [[i, i] for i in range(3)]
+    with pytest.raises(ValueError, match="metric 'rsa' is not in the table"):
+        plots_compare.heat_map(comparison, ["rsa"])
+
+
+def test_alignment_over_depth_is_drawn_with_its_chance_level(comparison):
+    figure = plots_compare.depth({"here": comparison})
+    lines = figure.axes[0].get_lines()
+    same = comparison[(comparison.layer_a == comparison.layer_b) & (comparison.metric == "linear")]
+    np.testing.assert_allclose(lines[0].get_ydata(), same.groupby("layer_a").value.mean())
+    np.testing.assert_allclose(lines[1].get_ydata(), same.groupby("layer_a").chance.mean())
+    assert lines[1].get_linestyle() == "--"

@@ -38,25 +38,28 @@ def heat_map(
     metrics : names of metrics in the table
     names : of the two networks, for the axes
     """
-    figure, axes = plt.subplots(
-        1, len(metrics), figsize=(WIDTH, WIDTH / len(metrics) + 0.9), squeeze=False, sharey=True
-    )
-    for ax, metric in zip(axes[0], metrics, strict=True):
+    panels = {}
+    for metric in metrics:
         chosen = table[table.metric == metric]
         if chosen.empty:
             raise ValueError(f"metric {metric!r} is not in the table: it has {', '.join(table.metric.unique())}")
         order = [list(dict.fromkeys(chosen[side])) for side in ("layer_a", "layer_b")]
-        scores = chosen.pivot_table(index="layer_a", columns="layer_b", values="value", aggfunc="mean", sort=False)
-        scores = scores.loc[order[0], order[1]]
-        sns.heatmap(
-            scores, ax=ax, cmap="cividis", square=True, linewidths=0, cbar_kws={"shrink": 0.55, "location": "bottom"}
-        )
+        scores = chosen.pivot_table(index="layer_a", columns="layer_b", values="value", aggfunc="mean")
+        panels[metric] = scores.loc[order[0], order[1]]
+    limits = min(0, *(p.to_numpy().min() for p in panels.values())), max(p.to_numpy().max() for p in panels.values())
+    size = (WIDTH, (WIDTH - 1.6) / len(metrics) + 1.3)
+    figure, axes = plt.subplots(1, len(metrics), figsize=size, squeeze=False, sharey=True, layout="constrained")
+    for ax, (metric, scores) in zip(axes[0], panels.items(), strict=True):
+        image = ax.imshow(scores, cmap="cividis", vmin=limits[0], vmax=limits[1])
         best = scores.to_numpy().argmax(1)
-        ax.scatter(best + 0.5, np.arange(len(best)) + 0.5, s=14, color="white", edgecolor="black", linewidth=0.6)
-        ax.set(title=METRIC_NAMES.get(metric, metric), xlabel=f"layer of {names[1]}", ylabel="")
+        ax.scatter(best, np.arange(len(best)), s=14, color="white", edgecolor="black", linewidth=0.6)
+        ax.set(title=METRIC_NAMES.get(metric, metric), xlabel=f"layer of {names[1]}")
+        ax.set_xticks(range(scores.shape[1]), scores.columns, rotation=90)
+        ax.set_yticks(range(scores.shape[0]), scores.index)
         ax.tick_params(length=0)
+        sns.despine(ax=ax, left=True, bottom=True)
     axes[0, 0].set_ylabel(f"layer of {names[0]}")
-    figure.tight_layout()
+    figure.colorbar(image, ax=axes[0], shrink=0.6, aspect=14).outline.set_visible(False)
     return figure
 
 
@@ -87,6 +90,7 @@ def depth(tables: dict[str, pd.DataFrame], ylabel: str = "held-out correlation")
         ax.set(title=title, xlabel="layer", xticks=range(len(layers)))
         ax.set_xticklabels(layers, rotation=45, ha="right")
     axes[0, 0].set_ylabel(ylabel)
-    axes[0, -1].legend(loc="best")
-    figure.tight_layout()
+    lines = {line.get_label(): line for ax in axes[0] for line in ax.get_lines() if line.get_marker() == "o"}
+    figure.tight_layout(rect=(0, 0, 1, 0.9))
+    figure.legend(lines.values(), lines.keys(), loc="upper center", ncols=min(len(lines), 4), handlelength=1.4)
     return figure
