@@ -9,11 +9,12 @@ import numpy as np
 import pandas as pd
 import torch
 from torch import Tensor, nn
-from tqdm.auto import tqdm
+from tqdm import tqdm
 
 from . import inputs, kernels, mappings, ridge, similarity
 from .comparison_file import ComparisonFile
 from .comparison_sources import Activations, Stream
+from .linear_algebra import one_thread
 from .moments import Pair, ShuffledPair
 
 BOTH = "both"
@@ -88,7 +89,8 @@ def compare(
     alpha, score : of `linear` (and `score` of `procrustes`), as in `metrics`
     positions : rows of one image in activations; they lie together
     shuffle : seed of a random order of the images before they are cut into folds
-    bootstrap : resamples for the columns `low` and `high`, the 95 % interval over images; needs activations
+    bootstrap : resamples for the columns `low` and `high`, the value -/+ 1.96 standard deviations over resampled
+        images; needs activations
     seed : of shuffles, resamples and places
     file : a CSV file to which finished pairs are written; the same call goes on where it stopped
     spatial, n_positions, batch_size : of two networks, as in `representations.extract`; a layer without places is
@@ -118,6 +120,10 @@ def compare(
     options = _Options(alpha if alpha == "cv" else inputs.number(alpha, "alpha", 0), score)
     nulls, bootstrap = inputs.whole(nulls, "nulls", 0), inputs.whole(bootstrap, "bootstrap", 0)
     seed = inputs.whole(seed, "seed", 0)
+    if bootstrap:
+        _no_copies(metrics)
+    if layers is not None and not list(layers):
+        raise ValueError("layers=[]: name at least one, or leave it out to compare all")
     plan = {
         "metrics": metrics,
         "folds": folds,
@@ -252,7 +258,9 @@ def _compare_pair(source, la, lb, shuffles, metrics, options, n_bootstrap) -> li
         if n_bootstrap:
             flipped = row["direction"] == DIRECTIONS[1]
             values = _resampled(source, la, lb, row["metric"], options, n_bootstrap, flipped)
-            low, high = np.percentile(values, [2.5, 97.5]).tolist()
+            # Not their percentiles: copies leave fewer different images, which moves every fitted score.
+            margin = 1.96 * float(values.std(ddof=1)) if n_bootstrap > 1 else float("nan")
+            low, high = row["value"] - margin, row["value"] + margin
         row.update(low=low, high=high, **about)
     return rows
 
@@ -322,9 +330,5 @@ def _workers(device: torch.device) -> Iterator[Callable]:
     if n == 1:
         yield map
         return
-    torch.set_num_threads(1)
-    try:
-        with ThreadPoolExecutor(n) as pool:
-            yield pool.map
-    finally:
-        torch.set_num_threads(n)
+    with one_thread(), ThreadPoolExecutor(n) as pool:
+        yield pool.map

@@ -29,12 +29,9 @@ class ComparisonFile:
         if not self.path.exists():
             self.path.parent.mkdir(parents=True, exist_ok=True)
             return
-        # Names of layers stay what they are, also "1" and "nan".
-        names = dict.fromkeys(("metric", "layer_a", "layer_b", "direction", "comparison"), str)
         try:
-            table = pd.read_csv(
-                self.path, float_precision="round_trip", dtype=names, keep_default_na=False, na_values=[""]
-            )
+            # All as text: names of layers stay what they are, also "1" and "nan", and numbers to the last digit.
+            table = pd.read_csv(self.path, dtype=str, keep_default_na=False)
         except (pd.errors.ParserError, pd.errors.EmptyDataError, UnicodeDecodeError, ValueError) as error:
             raise ValueError(f"{self.path} is no comparison ({error}): name another file") from error
         found = set(table["comparison"]) if "comparison" in table else {"none"}
@@ -43,6 +40,9 @@ class ComparisonFile:
                 f"{self.path} holds another comparison ({', '.join(sorted(found))}, not {self.hash}): other layers, "
                 "stimuli or settings. Name another file, or delete this one"
             )
+        for column in table.columns.difference(["metric", "layer_a", "layer_b", "direction", "comparison"]):
+            kind = int if column.startswith("n_") else float
+            table[column] = [kind(number or "nan") for number in table[column]]
         self.rows = table.drop(columns="comparison").to_dict("records")
 
     def write(self, rows: list[dict]) -> None:

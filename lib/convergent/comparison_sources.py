@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator, Mapping
 import numpy as np
 import torch
 from torch import Tensor
-from tqdm.auto import tqdm
+from tqdm import tqdm
 
 from . import inputs, moments, representations, ridge
 from .moments import Layer, Pair, ShuffledPair
@@ -164,7 +164,8 @@ def _warn(sides: list[dict[str, Layer]]) -> None:
             f"layer {n} of {side}": (x.n_units, x.n_all)
             for layers, side in zip(sides, "ab", strict=True)
             for n, x in layers.items()
-        }
+        },
+        stacklevel=5,
     )
 
 

@@ -94,12 +94,15 @@ def varying(varies: Tensor, name: str) -> Tensor:
     return varies.nonzero()[:, 0]
 
 
-def warn_of_constant(counts: dict[str, tuple[int, int]]) -> None:
-    """One warning for all representations that have constant units: name -> (units that vary, all units)."""
+def warn_of_constant(counts: dict[str, tuple[int, int]], stacklevel: int = 4) -> None:
+    """One warning for all representations that have constant units: name -> (units that vary, all units).
+
+    `stacklevel` is that of the reader's call: a metric asks `moments.of`, which asks this.
+    """
     told = [f"{n - kept} of {n} units of {name}" for name, (kept, n) in counts.items() if kept < n]
     if told:
         shown = ", ".join(told[:4]) + (f" and some of {len(told) - 4} more" if len(told) > 4 else "")
-        warnings.warn(f"constant units are left out of averages: {shown}", stacklevel=4)
+        warnings.warn(f"constant units are left out of averages: {shown}", stacklevel=stacklevel)
 
 
 def whole(value, name: str, least: int, most: int | None = None, remedy: str = "") -> int:

@@ -10,6 +10,7 @@ from scipy.stats import rankdata
 from torch import Tensor
 
 from . import inputs
+from .linear_algebra import product
 
 BLOCK = 1000  # stimuli: a block of similarities to 20,000 others takes 160 MB
 MAX_RANKED = 20_000  # stimuli: 200 million distances a side, 8 bytes each and as much again for their ranks
@@ -241,7 +242,7 @@ def _nearest(rows: Tensor, penalty: Tensor, k: int) -> tuple[Tensor, Tensor]:
     """Neighbours of each stimulus (n_stimuli, k) and the inner products with them; ties go to the lower number."""
     indices, values = [], []
     for start in range(0, len(rows), BLOCK):
-        products = rows[start : start + BLOCK] @ rows.T
+        products = product(rows[start : start + BLOCK], rows.T)
         score = products - penalty
         score.diagonal(start).fill_(-torch.inf)
         # Sorted in full only where a tie crosses the k-th place: a stable sort of everything is many times slower.
@@ -288,7 +289,7 @@ class _Distances:
 
     def block(self, start: int, first: int = 0) -> Tensor:
         """Distances of stimuli from `start` on, a block of them, to those from `first` on."""
-        products = self.rows[start : start + BLOCK] @ self.rows[first:].T
+        products = product(self.rows[start : start + BLOCK], self.rows[first:].T)
         if self.squares is None:
             return 1 - products
         squared = self.squares[start : start + BLOCK, None] + self.squares[first:] - 2 * products

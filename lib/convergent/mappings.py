@@ -13,6 +13,7 @@ import torch
 from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 
+from .linear_algebra import eigh, eigvalsh, product
 from .moments import Pair
 
 
@@ -77,8 +78,10 @@ def _rotation(pair: Pair, k: int) -> Tensor:
 
 def cross_noise(pair: Pair) -> float:
     """The largest squared singular value that rounding of the input may have put into the cross scatter."""
-    x, y = (float(layer.squares.sum()) for layer in (pair.x, pair.y))
-    return x * pair.y.noise + y * pair.x.noise
+    x, y = pair.x, pair.y
+    # Rows of rounding errors e, seen from n_x directions of x: |x'e|^2 <= |x|^2 var(e) (sqrt n_x + sqrt n_y)^2 or so.
+    directions = 2 * (x.n_units**0.5 + y.n_units**0.5) ** 2
+    return directions * (x.largest * y.error + y.largest * x.error)
 
 
 def polar_factor(cross: Tensor, noise: float = 0.0) -> Tensor:
@@ -88,16 +91,16 @@ def polar_factor(cross: Tensor, noise: float = 0.0) -> Tensor:
     """
     if cross.shape[0] < cross.shape[1]:
         return polar_factor(cross.T, noise).T
-    values, vectors = torch.linalg.eigh(cross.T @ cross)
+    values, vectors = eigh(product(cross.T, cross))
     kept = values > rank_floor(values, noise)
     vectors, values = vectors[:, kept], values[kept]
-    return (cross @ (vectors / values.sqrt())) @ vectors.T
+    return product(product(cross, vectors / values.sqrt()), vectors.T)
 
 
 def nuclear_norm(cross: Tensor) -> float:
     """Sum of singular values, from the Gram of the smaller side in float64."""
-    gram = cross @ cross.T if cross.shape[0] < cross.shape[1] else cross.T @ cross
-    return float(torch.linalg.eigvalsh(gram).clamp_min(0).sqrt().sum())
+    cross = cross.T if cross.shape[0] < cross.shape[1] else cross
+    return float(eigvalsh(product(cross.T, cross)).clamp_min(0).sqrt().sum())
 
 
 def permutation(pair: Pair) -> Scores:
@@ -188,10 +191,10 @@ def score_map(pair: Pair, k: int, weights: Tensor, score: str) -> Tensor:
     if score == "r2":
         shift = (x.test_mean(k) - x.train_mean(k)) @ weights.double()
     if x.rows is not None and x.counts[k] < 2 * x.n_units:
-        return score_predictions(pair, k, x.test_rows(k, weights.dtype) @ weights, shift, score)
+        return score_predictions(pair, k, product(x.test_rows(k, weights.dtype), weights), shift, score)
     weights = weights.double()
     covariance = (weights * pair.test_cross(k)).sum(0)
-    variance = (weights * (x.test_scatter(k) @ weights)).sum(0)
+    variance = (weights * product(x.test_scatter(k), weights)).sum(0)
     return _score(pair, k, covariance, variance, shift, score)
 
 

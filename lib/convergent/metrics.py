@@ -94,8 +94,6 @@ def linear(
     pair = moments.of(X, Y, folds, positions, shuffle)
     if isinstance(chosen, str):
         inputs.one_of(chosen, "alpha", ("cv",))
-        if folds is None or folds < 3:
-            raise ValueError(f'alpha="cv" chooses alpha inside the training folds: folds={folds!r}, use at least 3')
         alphas = ridge.default_alphas(pair) if alphas is None else [inputs.number(a, "alphas", 0) for a in alphas]
         if not len(alphas):
             raise ValueError("alphas=[]: expected at least one to choose from")

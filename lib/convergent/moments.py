@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from . import inputs
+from .linear_algebra import product
 
 
 def fold_sizes(n_stimuli: int, folds: int | None, positions: int = 1) -> list[int]:
@@ -47,13 +48,13 @@ class Layer:
     sums, squares : (n_folds, n_units) float64; their totals over folds are of no account for a centred layer
     rows : (n_stimuli, n_units) or None where the activations were not kept
     scale : float, what the activations were divided by: second moments of any magnitude stay finite
-    noise : float, the largest eigenvalue that rounding of the input alone may have put into the scatter
+    error : float, variance of what rounding of the input did to each value
     kept, n_all : which of all `n_all` units these are; the others are constant
     held_out : False where the one fold is both fitted and scored
     """
 
-    def __init__(self, counts, sums, squares, scale, noise, kept, n_all, rows=None, products=None):
-        self.counts, self.sums, self.squares, self.scale, self.noise = counts, sums, squares, scale, noise
+    def __init__(self, counts, sums, squares, scale, error, kept, n_all, rows=None, products=None):
+        self.counts, self.sums, self.squares, self.scale, self.error = counts, sums, squares, scale, error
         self.kept, self.n_all, self.rows = kept, n_all, rows
         self.starts = np.concatenate([[0], np.cumsum(counts)])
         self.order, self.solutions = None, {}
@@ -66,22 +67,24 @@ class Layer:
         kept = inputs.varying((X != X[:1]).any(0), name)
         n_all = X.shape[1]
         X = X if len(kept) == n_all else X[:, kept]
-        # The exponent of the largest value, so that neither 1e300 nor 1e-300 leaves the range when it is squared.
-        magnitude = _power_of_two(X)
-        rows = X.double() / magnitude
-        rows -= rows.mean(0)
-        rows -= rows.mean(0)  # once more: the first mean is exact to the precision of the values only
+        rows, magnitude = X.double(), 1.0
+        peaks = X.abs().amax(0).double()
+        if not 1e-100 < float(peaks.max()) < 1e100:
+            # By the exponent of the largest value, so that neither 1e300 nor 1e-300 leaves the range when squared.
+            magnitude = _power_of_two(X)
+            rows = rows / magnitude
+        rows = rows - rows.mean(0)
         spread = _power_of_two(rows)
-        rows = (rows / spread).to(X.dtype)
-        noise = rounding(len(X), 1 / spread, X.dtype)
-        return cls._from_rows(rows, counts, magnitude * spread, noise, kept, n_all)
+        rows = rows.div_(spread).to(X.dtype)
+        error = rounding(float(peaks.median()) / magnitude / spread, X.dtype)
+        return cls._from_rows(rows, counts, magnitude * spread, error, kept, n_all)
 
     @classmethod
-    def _from_rows(cls, rows, counts, scale, noise, kept, n_all):
+    def _from_rows(cls, rows, counts, scale, error, kept, n_all):
         folds = rows.split(counts)
         sums = torch.stack([fold.sum(0, dtype=torch.float64) for fold in folds])
         squares = torch.stack([fold.double().square().sum(0) for fold in folds])
-        return cls(counts, sums, squares, scale, noise, kept, n_all, rows=rows)
+        return cls(counts, sums, squares, scale, error, kept, n_all, rows=rows)
 
     @property
     def n_units(self) -> int:
@@ -90,6 +93,26 @@ class Layer:
     @property
     def held_out(self) -> bool:
         return len(self.counts) > 1
+
+    @property
+    def noise(self) -> float:
+        """The largest eigenvalue that rounding of the input alone may have put into the scatter.
+
+        A layer whose mean is 100 times its spread, in float32, has directions that are nothing but rounding.
+        """
+        return 4 * max(sum(self.counts), self.n_all) * self.error
+
+    @cached_property
+    def largest(self) -> float:
+        """The largest eigenvalue of the scatter, to a few per cent."""
+        vector = self.squares.sum(0).sqrt()
+        for _ in range(12):
+            vector = vector / vector.norm()
+            if self.rows is None:
+                vector = self.total @ vector
+            else:
+                vector = (self.rows.T @ (self.rows @ vector.to(self.rows.dtype))).double()
+        return float(vector.norm())
 
     @cached_property
     def products(self) -> Tensor:
@@ -122,7 +145,7 @@ class Layer:
     def _compacted(self) -> "Layer":
         rows = torch.linalg.qr(self.rows.double().T, mode="r").R.T.contiguous().to(self.rows.dtype)
         unknown = torch.arange(rows.shape[1])
-        return Layer._from_rows(rows, self.counts, self.scale, self.noise, unknown, rows.shape[1])
+        return Layer._from_rows(rows, self.counts, self.scale, self.error, unknown, self.n_all)
 
     def remember(self) -> None:
         """Compute what similarities ask of this layer alone, before several threads do at once."""
@@ -283,7 +306,9 @@ class ShuffledPair(Pair):
             return self.origin._train.T
         start, stop = self.x.starts[self.fold], self.x.starts[self.fold + 1]
         a, b = self.x.rows.float(), self.y.rows.float()
-        return a[:start].T @ b[:start] + a[stop:].T @ b[stop:] if self.x.held_out else a.T @ b
+        if not self.x.held_out:
+            return product(a.T, b)
+        return product(a[:start].T, b[:start]) + product(a[stop:].T, b[stop:])
 
     def _train_cross(self, k: int) -> Tensor:
         sums = self.x.train_sums(k).float(), self.y.train_sums(k).float()
@@ -308,7 +333,7 @@ class ShuffledPair(Pair):
             return self._train_cross(k)
         if self._test is not None:
             return about_mean(self._test, self.x.sums[k], self.y.sums[k], self.x.counts[k]).float()
-        return self.x.test_rows(k, self.dtype).T @ self.y.test_rows(k, self.dtype)
+        return product(self.x.test_rows(k, self.dtype).T, self.y.test_rows(k, self.dtype))
 
     def test_cross_at(self, k: int, i: Tensor, j: Tensor) -> Tensor:
         return self.test_cross(k)[i, j].double()
@@ -351,15 +376,12 @@ def of(X, Y, folds: int | None = 5, positions: int = 1, shuffle: int | None = No
 
 def _product(a: Tensor, b: Tensor) -> Tensor:
     """a'b in float64: float32 products err by 1e-7 of the largest eigenvalue, which is the size of the small ones."""
-    return a.double().T @ b.double()
+    return product(a.double().T, b.double())
 
 
-def rounding(n_stimuli: int, peak: float, dtype: torch.dtype) -> float:
-    """Scatter of errors of half a unit in the last place of values up to `peak`, with room for its largest direction.
-
-    A layer whose mean is 100 times its spread, in float32, has directions that are nothing but such errors.
-    """
-    return 4 / 3 * n_stimuli * (torch.finfo(dtype).eps / 2 * max(peak, 1.0)) ** 2
+def rounding(peak: float, dtype: torch.dtype) -> float:
+    """Variance of errors of up to half a unit in the last place of values of the order of `peak`."""
+    return (torch.finfo(dtype).eps / 2 * max(peak, 1.0)) ** 2 / 3
 
 
 def about_mean(products: Tensor, sums_x: Tensor, sums_y: Tensor, count: int) -> Tensor:

@@ -4,6 +4,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from .linear_algebra import eigh, product, solve
 from .mappings import Scores, evenly, rank_floor, score_map, score_predictions
 from .moments import Layer, Pair, about_mean, floored
 
@@ -23,7 +24,7 @@ def linear(pair: Pair, alpha: float | list[float], score: str = "pearson") -> Sc
         if x.rows is not None and x.counts[k] < 2 * x.n_units:
             # Solve for the fold's stimuli, not for the targets: one solution serves every y, and is smaller.
             solution, unit = _solution(x, k, penalty, cross.dtype)
-            predicted, shift = solution[:, :-1].T @ cross, None
+            predicted, shift = product(solution[:, :-1].T, cross), None
             if x.order is not None:  # the solution is for the stimuli where they stood
                 predicted = predicted[x.fold_order(k)]
             if score == "r2":
@@ -31,7 +32,7 @@ def linear(pair: Pair, alpha: float | list[float], score: str = "pearson") -> Sc
             values.append(score_predictions(pair, k, predicted, shift, score))
         else:
             inverse, unit = _inverse(x, k, penalty)
-            weights = inverse.to(cross.dtype) @ cross
+            weights = product(inverse.to(cross.dtype), cross)
             values.append(score_map(pair, k, weights / unit if score == "r2" else weights, score))
     return evenly(values, pair, score)
 
@@ -90,9 +91,9 @@ def _solve(scatter: Tensor, alpha: float, noise: float, right: Tensor) -> tuple[
         unit = mean + alpha
         matrix = scatter / unit
         matrix.diagonal().add_(alpha / unit)
-        return torch.cholesky_solve(right, torch.linalg.cholesky(matrix)), unit
-    values, vectors = torch.linalg.eigh(scatter)
-    return vectors @ (_inverted(values, alpha, noise)[:, None] * (vectors.T @ right)), 1.0
+        return solve(matrix, right), unit
+    values, vectors = eigh(scatter)
+    return product(vectors, _inverted(values, alpha, noise)[:, None] * product(vectors.T, right)), 1.0
 
 
 def _inverted(values: Tensor, alpha: float, noise: float) -> Tensor:
@@ -111,9 +112,16 @@ def choose_alphas(pair: Pair, alphas: np.ndarray, score: str) -> list[float]:
 
     The training sets without folds k and l are the same for (outer k, inner l) and (outer l, inner k): one
     eigendecomposition serves both, and every alpha.
+
+    Raises
+    ------
+    ValueError for fewer than 3 folds.
     """
     pair = pair.compact()
     n_folds = len(pair.x.counts)
+    if n_folds < 3:
+        folds = None if n_folds == 1 else n_folds
+        raise ValueError(f'alpha="cv" chooses alpha inside the training folds: folds={folds}, use at least 3')
     totals = torch.zeros(n_folds, len(alphas), dtype=torch.float64)
     for k in range(n_folds):
         for l in range(k):  # noqa: E741
@@ -135,8 +143,8 @@ def _without(pair: Pair, k: int, l: int):  # noqa: E741
     cross = about_mean(pair.products.sum(0) - pair.products[k] - pair.products[l], sums_x, sums_y, count)
     squares = y.squares.sum(0) - y.squares[k] - y.squares[l] - sums_y**2 / count
     cross = torch.where(floored(squares, y.squares.sum(0)) > 0, cross, 0.0)  # what was silent taught nothing
-    values, vectors = torch.linalg.eigh(scatter)
-    return values, vectors, vectors.T @ cross, (sums_x / count, sums_y / count)
+    values, vectors = eigh(scatter)
+    return values, vectors, product(vectors.T, cross), (sums_x / count, sums_y / count)
 
 
 class _Rotated:
@@ -147,18 +155,18 @@ class _Rotated:
         self.shift = (pair.x.test_mean(k) - means[0]) @ vectors
         self.offset = pair.y.test_mean(k) - means[1]
         self.squares = pair.y.test_squares(k)
-        self.covariance = rotated * (vectors.T @ pair.test_cross(k))
+        self.covariance = rotated * product(vectors.T, pair.test_cross(k))
         few = pair.x.rows is not None and pair.x.counts[k] < pair.x.n_units
-        self.factor = pair.x.test_rows(k) @ vectors if few else None
-        self.scatter = None if few else vectors.T @ pair.x.test_scatter(k) @ vectors
+        self.factor = product(pair.x.test_rows(k), vectors) if few else None
+        self.scatter = None if few else product(vectors.T, product(pair.x.test_scatter(k), vectors))
 
     def score(self, inverse: Tensor, score: str) -> float:
         weights = inverse[:, None] * self.rotated
         covariance = inverse @ self.covariance
         if self.factor is not None:
-            variance = (self.factor @ weights).square_().sum(0)
+            variance = product(self.factor, weights).square_().sum(0)
         else:
-            variance = (weights * (self.scatter @ weights)).sum(0)
+            variance = (weights * product(self.scatter, weights)).sum(0)
         seen = self.squares > 0
         if not seen.any():
             raise ValueError(f"no unit varies in fold {self.k + 1}: use fewer folds, or shuffle the images into folds")
@@ -166,5 +174,5 @@ class _Rotated:
             missed = self.offset - self.shift @ weights
             residual = self.squares - 2 * covariance + variance + self.y.counts[self.k] * missed**2
             return float((1 - residual / self.squares)[seen].mean())
-        product = self.squares * variance
-        return float(torch.where(product > 0, covariance * product.rsqrt(), 0.0)[seen].mean())
+        spread = self.squares * variance
+        return float(torch.where(spread > 0, covariance * spread.rsqrt(), 0.0)[seen].mean())

@@ -3,6 +3,7 @@
 import torch
 from torch import Tensor
 
+from .linear_algebra import eigh, product
 from .mappings import nuclear_norm, rank_floor
 from .moments import Pair
 
@@ -10,14 +11,20 @@ from .moments import Pair
 def cka(pair: Pair) -> float:
     """Linear CKA (Kornblith et al. 2019, eq. 3)."""
     pair = pair.compact_both()
-    return float(pair.total.square().sum() / (pair.x.total.norm() * pair.y.total.norm()))
+    if pair.x.rows is None or "products" in pair.__dict__:
+        cross = pair.total
+    else:
+        # A sum of squares bears rounding: one product in the precision of the input does, and no folds are needed.
+        dtype = torch.promote_types(pair.x.rows.dtype, pair.y.rows.dtype)
+        cross = product(pair.x.rows.T.to(dtype), pair.y.rows.to(dtype))
+    return float(cross.square().sum(dtype=torch.float64) / (pair.x.total.norm() * pair.y.total.norm()))
 
 
 def shape_cosine(pair: Pair) -> float:
     """Nuclear norm of the cross scatter over the Frobenius norms (Williams et al. 2021, eq. 5)."""
     pair = pair.compact_both()
-    size = pair.x.total.trace().sqrt() * pair.y.total.trace().sqrt()
-    return min(nuclear_norm(pair.total / size), 1.0)
+    x, y = (float((z.squares.sum(0) - z.sums.sum(0) ** 2 / sum(z.counts)).sum()) for z in (pair.x, pair.y))
+    return min(nuclear_norm(pair.total / (x * y) ** 0.5), 1.0)
 
 
 def debiased_cka(pair: Pair) -> float:
@@ -72,13 +79,14 @@ def pwcca(pair: Pair) -> float:
 def _canonical(pair: Pair, variance: float = 1.0) -> tuple[Tensor, Tensor]:
     """Canonical correlations (n,), and the covariances of x's units with its canonical variates (n_units_x, n)."""
     (root_x, whiten_x), (_, whiten_y) = (_whitening(z.total, z.noise, variance) for z in (pair.x, pair.y))
-    left, correlations, _ = torch.linalg.svd(whiten_x.T @ pair.total @ whiten_y, full_matrices=False)
+    between = product(whiten_x.T, product(pair.total, whiten_y))
+    left, correlations, _ = torch.linalg.svd(between, full_matrices=False)
     return correlations.clamp(max=1), root_x @ left
 
 
 def _whitening(scatter: Tensor, noise: float, variance: float) -> tuple[Tensor, Tensor]:
     """Square root and inverse square root of a scatter on its leading directions, (n_units, n_kept) each."""
-    values, vectors = torch.linalg.eigh(scatter)
+    values, vectors = eigh(scatter)
     kept = values > rank_floor(values, noise)
     if variance < 1:
         # Without the smallest directions whose variance together is less than what may go; rounding must not decide.

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from . import inputs
+from .linear_algebra import product
 from .moments import Layer, Pair, ShuffledPair, fold_sizes, rounding, shuffled_images
 
 
@@ -80,7 +81,7 @@ class Moments:
             rows_a, rows_b = scaled_a[chosen], scaled_b[chosen]
             self.a.add(k, rows_a)
             self.b.add(k, rows_b)
-            self.cross[k] += rows_a.T @ rows_b
+            self.cross[k] += product(rows_a.T, rows_b)
             self._add_nulls(k, rows_a, rows_b, start)
         self.seen[rows] = True
 
@@ -98,7 +99,7 @@ class Moments:
             seed = int(np.random.SeedSequence((self.seed, i, start, k)).generate_state(1)[0])
             order = torch.from_numpy(shuffled_images(len(rows_b), self.positions, seed)).to(rows_b.device)
             held_out = len(self.sizes) > 1 and k == self._null_fold(i)
-            (self.null_test if held_out else self.null_train)[i] += rows_a.T @ rows_b[order]
+            (self.null_test if held_out else self.null_train)[i] += product(rows_a.T, rows_b[order])
 
     def merge(self, other: "Moments") -> "Moments":
         """The moments of both: two parts of a data set, collected apart, give those of the whole.
@@ -189,7 +190,7 @@ class _Side:
         self.n_columns = int(ends[-1])
         self.first = {name: rows[0].clone() for name, rows in batch.items()}
         self.varies = {name: torch.zeros(n, dtype=torch.bool, device=self.device) for name, n in self.sizes.items()}
-        self.peak = dict.fromkeys(self.sizes, 0.0)
+        self.peaks = {name: torch.zeros(n, dtype=torch.float64, device=self.device) for name, n in self.sizes.items()}
         self.pilot, self.scale = {}, {}
         for name, rows in batch.items():
             # Half of it twice: the sum of two values of 1e308 is out of range.
@@ -209,9 +210,10 @@ class _Side:
     def scaled(self, batch: dict[str, Tensor]) -> Tensor:
         """(n_rows, n_columns) float64, and what must be known of the rows beyond their moments."""
         parts = []
-        for name, rows in batch.items():
+        for name in self.sizes:  # the batch may name its layers in another order
+            rows = batch[name]
             self.varies[name] |= (rows != self.first[name]).any(0)
-            self.peak[name] = max(self.peak[name], float(rows.abs().max()) / self.scale[name])
+            self.peaks[name] = torch.maximum(self.peaks[name], rows.abs().amax(0).double() / self.scale[name])
             rows = (rows.double() - self.pilot[name]) / self.scale[name]
             parts += [rows, rows.square().sum(1, keepdim=True)]
         return torch.cat(parts, 1)
@@ -220,7 +222,7 @@ class _Side:
         self.counts[k] += len(rows)
         self.sums[k] += rows.sum(0)
         for name, columns in self.slices.items():
-            self.within[name][k] += rows[:, columns].T @ rows[:, columns]
+            self.within[name][k] += product(rows[:, columns].T, rows[:, columns])
 
     def moved_from(self, other: "_Side") -> tuple[Tensor, Tensor]:
         """(T, t): columns z of `other` are T z + t around the pilot of this side.
@@ -228,6 +230,8 @@ class _Side:
         With z = r z' + d, the squared norm is r^2 |z'|^2 + 2 r d.z' + |d|^2: linear in z' and its squared norm.
         """
         self.check({name: torch.empty(0, n) for name, n in other.sizes.items()})
+        if list(self.sizes) != list(other.sizes):
+            raise ValueError("the two parts name the same layers in another order: collect them in one order")
         matrix = torch.zeros(self.n_columns, self.n_columns, dtype=torch.float64, device=self.device)
         vector = torch.zeros(self.n_columns, dtype=torch.float64, device=self.device)
         for name, columns in self.slices.items():
@@ -246,7 +250,7 @@ class _Side:
         counts = torch.tensor(other.counts, dtype=torch.float64, device=self.device)
         merged.counts = [a + b for a, b in zip(self.counts, other.counts, strict=True)]
         merged.sums = self.sums + other.sums @ matrix.T + counts[:, None] * vector
-        merged.within, merged.varies, merged.peak = {}, {}, {}
+        merged.within, merged.varies, merged.peaks = {}, {}, {}
         for name, columns in self.slices.items():
             block, shift = matrix[columns, columns], vector[columns]
             moved = block @ other.within[name] @ block.T
@@ -256,7 +260,7 @@ class _Side:
             differs = self.first[name] != other.first[name]
             merged.varies[name] = self.varies[name] | other.varies[name] | differs
             ratio = other.scale[name] / self.scale[name]
-            merged.peak[name] = max(self.peak[name], other.peak[name] * ratio)
+            merged.peaks[name] = torch.maximum(self.peaks[name], other.peaks[name] * ratio)
         return merged
 
     def centring(self, name: str) -> tuple[Tensor, Tensor]:
@@ -270,9 +274,9 @@ class _Side:
         kept = inputs.varying(self.varies[name], f"layer {name}")
         products = self.within[name][:, kept][:, :, kept]
         squares = products.diagonal(dim1=1, dim2=2)
-        noise = rounding(sum(self.counts), self.peak[name], self.dtype[name])
+        error = rounding(float(self.peaks[name][kept].median()), self.dtype[name])
         sums = self.sums[:, self.slices[name]][:, kept]
-        layer = Layer(self.counts, sums, squares, self.scale[name], noise, kept, self.sizes[name], products=products)
+        layer = Layer(self.counts, sums, squares, self.scale[name], error, kept, self.sizes[name], products=products)
         u, t = self.centring(name)
         block, all_sums = self.within[name].sum(0), self.sums[:, self.slices[name]].sum(0)
         trace = float(u @ all_sums + sum(self.counts) * t)
