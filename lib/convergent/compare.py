@@ -35,9 +35,9 @@ _SIMILARITIES: dict[str, Callable] = {
     "svcca": lambda pair: similarity.svcca(pair, 0.99),
     "pwcca": similarity.pwcca,
 }
-_KERNELS: dict[str, Callable] = {"rsa": kernels.rsa, "mutual_knn": kernels.mutual_knn, "cknna": kernels.cknna}
+_KERNELS = ("rsa", "mutual_knn", "cknna")
 METRICS = (*_MAPPINGS, *_SIMILARITIES, *_KERNELS)
-_DIRECTED = ("linear", "procrustes", "semi_matching", "pwcca")
+_DIRECTED = ("linear", "procrustes", "semi_matching", "pwcca", "cknna")
 
 
 @dataclass(frozen=True)
@@ -248,7 +248,10 @@ def _compare_pair(source, la, lb, shuffles, metrics, options, n_bootstrap) -> li
             seen = pair
             if direction == DIRECTIONS[1]:
                 seen = known.setdefault("flipped", pair.flipped())
-            value, spread = _score(metric, seen, options, known, source, la, lb)
+            if metric in _KERNELS:
+                value, spread = source.of_activations(metric, la, lb, flipped=seen is not pair), float("nan")
+            else:
+                value, spread = _score(metric, seen, options, known)
             row = {"metric": metric, "layer_a": la, "layer_b": lb, "direction": direction, "value": value}
             rows.append(row | {"spread": spread})
             known.setdefault("pairs", []).append(seen)
@@ -265,10 +268,8 @@ def _compare_pair(source, la, lb, shuffles, metrics, options, n_bootstrap) -> li
     return rows
 
 
-def _score(metric, pair, options, known, source=None, la=None, lb=None) -> tuple[float, float]:
-    """(value, spread over folds) of a metric."""
-    if metric in _KERNELS:
-        return source.of_activations(_KERNELS[metric], la, lb), float("nan")
+def _score(metric, pair, options, known) -> tuple[float, float]:
+    """(value, spread over folds) of a metric that is a function of moments."""
     if metric in _SIMILARITIES:
         return _SIMILARITIES[metric](pair), float("nan")
     if metric == "soft_matching" and "permutation" in known and pair.x.n_units == pair.y.n_units:
@@ -287,7 +288,8 @@ def _add_chance(rows, source, pair, shuffles, options, known) -> None:
         for i, row in enumerate(rows):
             metric = row["metric"]
             if metric in _KERNELS:
-                values[i].append(source.of_activations(_KERNELS[metric], row["layer_a"], row["layer_b"], shuffle))
+                flipped_too = row["direction"] == DIRECTIONS[1]
+                values[i].append(source.of_activations(metric, row["layer_a"], row["layer_b"], shuffle, flipped_too))
                 continue
             shuffled = source.shuffled(pair, row["layer_a"], row["layer_b"], shuffle) if shuffled is None else shuffled
             if row["direction"] == DIRECTIONS[1]:
@@ -307,7 +309,7 @@ def _add_chance(rows, source, pair, shuffles, options, known) -> None:
 
 def _null(metric, source, pair, shuffle, options, direction) -> float:
     if metric in _KERNELS:
-        return source.of_activations(_KERNELS[metric], "X", "Y", shuffle)
+        return source.of_activations(metric, "X", "Y", shuffle)
     shuffled = source.shuffled(pair, "X", "Y", shuffle)
     shuffled.alpha = pair.chosen[shuffled.fold] if hasattr(pair, "chosen") else None
     return _score(metric, shuffled, options, {})[0]
@@ -315,7 +317,7 @@ def _null(metric, source, pair, shuffle, options, direction) -> float:
 
 def _resampled(source, la, lb, metric, options, n, flipped=False) -> np.ndarray:
     if metric in _KERNELS:
-        return np.array([_KERNELS[metric](X, Y) for X, Y in source.resampled_rows(la, lb, n)])
+        return np.array([getattr(kernels, metric)(X, Y) for X, Y in source.resampled_rows(la, lb, n)])
     pairs = source.resampled(la, lb, n)
     return np.array([_score(metric, pair.flipped() if flipped else pair, options, {})[0] for pair in pairs])
 

@@ -1,17 +1,18 @@
 """Where a comparison takes pairs of layers from: activations in memory, or two networks that are read once."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 
 import numpy as np
 import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from . import inputs, moments, representations, ridge
+from . import inputs, kernels, moments, representations, ridge
 from .moments import Layer, Pair, ShuffledPair
 from .stream import Moments
 
 ROTATED = {"linear", "procrustes", "cka", "cka_debiased", "shape_cosine", "cca", "svcca"}
+KERNELS = {"rsa", "mutual_knn", "cknna"}
 WHOLE = {"cka", "cka_debiased", "shape_cosine", "cca", "svcca", "pwcca"}
 
 
@@ -37,7 +38,7 @@ class Activations:
             seed = inputs.whole(plan["shuffle"], "shuffle", 0)
             order = torch.from_numpy(moments.shuffled_images(n, plan["positions"], seed))
             raw = [{name: rows[order.to(rows.device)] for name, rows in layers.items()} for layers in raw]
-        self.raw = raw
+        self.raw, self.geometries = raw, {}
         self.sides = [
             {name: Layer.of(rows, self.counts, f"layer {name} of {side}") for name, rows in layers.items()}
             for layers, side in zip(raw, "ab", strict=True)
@@ -64,6 +65,9 @@ class Activations:
                 layer.remember()
 
         list(each(work, [layer for side in self.sides for layer in side.values()]))
+        names = [(side, name) for side, layers in enumerate(self.raw) for name in layers]
+        for metric in set(self.plan["metrics"]) & set(KERNELS):
+            list(each(lambda one, m=metric: self._geometry(m, *one), names))
 
     def pair(self, la: str, lb: str) -> Pair:
         return Pair(self.sides[0][la], self.sides[1][lb])
@@ -84,9 +88,19 @@ class Activations:
     def shuffled(self, pair: Pair, la: str, lb: str, shuffle) -> ShuffledPair:
         return ShuffledPair(pair.x, shuffle[2], shuffle[0])
 
-    def of_activations(self, metric: Callable, la: str, lb: str, shuffle=None) -> float:
-        Y = self.raw[1][lb]
-        return metric(self.raw[0][la], Y if shuffle is None else Y[shuffle[1]])
+    def of_activations(self, metric: str, la: str, lb: str, shuffle=None, flipped: bool = False) -> float:
+        x = self._geometry(metric, 0, la)
+        if shuffle is None:
+            y = self._geometry(metric, 1, lb)
+        else:
+            y = kernels.geometry(metric, self.raw[1][lb][shuffle[1]], f"layer {lb} of b")
+        return kernels.of_geometries(metric, *((y, x) if flipped else (x, y)))
+
+    def _geometry(self, metric: str, side: int, layer: str):
+        if (metric, side, layer) not in self.geometries:
+            made = kernels.geometry(metric, self.raw[side][layer], f"layer {layer} of {'ab'[side]}")
+            self.geometries[metric, side, layer] = made
+        return self.geometries[metric, side, layer]
 
     def resampled_rows(self, la: str, lb: str, n: int) -> Iterator[tuple[Tensor, Tensor]]:
         """Images drawn with replacement within each fold, `n` times."""

@@ -6,7 +6,6 @@ No matrix (n_stimuli, n_stimuli) is formed, except by rank correlations, which n
 import numpy as np
 import torch
 from scipy.sparse import csr_array
-from scipy.stats import rankdata
 from torch import Tensor
 
 from . import inputs
@@ -45,17 +44,11 @@ def rsa(X, Y, distance="correlation", compare="spearman", center=False) -> float
     inputs.one_of(distance, "distance", ("correlation", "cosine", "euclidean", "sqeuclidean"))
     inputs.one_of(compare, "compare", ("spearman", "pearson", "cosine"))
     X, Y = _responses(X, Y, center)
-    sides = [_Distances(rows, distance, name) for rows, name in ((X, "X"), (Y, "Y"))]
     if compare == "spearman":
-        if len(X) > MAX_RANKED:
-            raise ValueError(
-                f"{len(X)} stimuli have {len(X) * (len(X) - 1) // 2:,} distances to rank: use at most {MAX_RANKED:,}, "
-                'or compare="pearson"'
-            )
-        ranks = [torch.from_numpy(rankdata(torch.cat(list(side.condensed())).cpu().numpy())) for side in sides]
-        blocks = [tuple(ranks)]
-    else:
-        blocks = zip(*(side.condensed() for side in sides), strict=True)
+        ranks = [_ranks(rows, distance, name) for rows, name in ((X, "X"), (Y, "Y"))]
+        return float(np.clip(ranks[0] @ ranks[1], -1, 1))
+    sides = [_Distances(rows, distance, name) for rows, name in ((X, "X"), (Y, "Y"))]
+    blocks = zip(*(side.condensed() for side in sides), strict=True)
     # Around the first block's mean: distances can lie far from zero and close to one another.
     sums, origin = torch.zeros(6, dtype=torch.float64), None
     for a, b in blocks:
@@ -70,6 +63,28 @@ def rsa(X, Y, distance="correlation", compare="spearman", center=False) -> float
     for side in sides:
         side.refuse_equal(compare)
     return float(np.clip((ab - a * b / n) / (spread[0] * spread[1]) ** 0.5, -1, 1))
+
+
+def _ranks(rows: Tensor, distance: str, name: str) -> np.ndarray:
+    """Ranks of all distances, centred and of length 1: their inner products are Spearman's correlations."""
+    n = len(rows)
+    if n > MAX_RANKED:
+        raise ValueError(
+            f'{n} stimuli have {n * (n - 1) // 2:,} distances to rank: use at most {MAX_RANKED:,}, or compare="pearson"'
+        )
+    side = _Distances(rows, distance, name)
+    distances = torch.cat(list(side.condensed())).cpu().numpy()
+    side.refuse_equal("spearman")
+    # What scipy.stats.rankdata does; but that sorts stably, which takes three times as long, and order within ties
+    # does not matter to their mean rank.
+    order = np.argsort(distances)
+    ordered = distances[order]
+    first = np.concatenate([[True], ordered[1:] != ordered[:-1]])
+    starts = np.append(first.nonzero()[0], len(ordered))
+    mean = (starts[:-1] + starts[1:] - 1) / 2 - (len(ordered) - 1) / 2
+    ranks = np.empty_like(distances)
+    ranks[order] = mean if len(mean) == len(ordered) else mean[np.cumsum(first) - 1]
+    return ranks / np.linalg.norm(ranks)
 
 
 def mutual_knn(X, Y, k=10, distance="cosine", center=False) -> float:
@@ -100,9 +115,13 @@ def mutual_knn(X, Y, k=10, distance="cosine", center=False) -> float:
     inputs.one_of(distance, "distance", ("cosine", "dot", "euclidean"))
     X, Y = _responses(X, Y, center)
     k = _neighbours(k, len(X))
-    first, second = (_nearest(*_comparable(rows, distance, name), k)[0] for rows, name in ((X, "X"), (Y, "Y")))
-    shared = sum((first[:, i : i + 1] == second).any(1).sum() for i in range(k))
-    return float(shared) / (k * len(X))
+    return _shared(*(_nearest(*_comparable(rows, distance, name), k)[0] for rows, name in ((X, "X"), (Y, "Y"))))
+
+
+def _shared(first: Tensor, second: Tensor) -> float:
+    """Mean share of common neighbours, from those of each stimulus (n_stimuli, k)."""
+    shared = sum((first[:, i : i + 1] == second).any(1).sum() for i in range(first.shape[1]))
+    return float(shared) / first.numel()
 
 
 def cknna(X, Y, k=10, center=False) -> float:
@@ -132,18 +151,39 @@ def cknna(X, Y, k=10, center=False) -> float:
     n, k = len(X), _neighbours(k, len(X), least=2)
     if n < 4:
         raise ValueError(f"{n} stimuli are too few for an unbiased estimate: at least 4 are needed, better hundreds")
-    nearest = [_nearest(*_comparable(rows, "dot", name), k) for rows, name in ((X, "X"), (Y, "Y"))]
-    kernels = [_sparse(indices, values) for indices, values in nearest]
-    near = [_sparse(indices, torch.ones_like(values)) for indices, values in nearest]
+    return _local_cka(*(_nearest(*_comparable(rows, "dot", name), k) for rows, name in ((X, "X"), (Y, "Y"))))
+
+
+def _local_cka(x: tuple[Tensor, Tensor], y: tuple[Tensor, Tensor]) -> float:
+    """CKNNA, from the neighbours of each stimulus and the inner products with them (n_stimuli, k)."""
+    kernels = [_sparse(*side) for side in (x, y)]
+    near = [_sparse(indices, torch.ones_like(values)) for indices, values in (x, y)]
     both = near[0].multiply(near[1])
     K, L = (kernel.multiply(both).tocsr() for kernel in kernels)
     own = _hsic1(kernels[0], kernels[0]), _hsic1(kernels[1], kernels[1])
     if min(own) <= 0:
         raise ValueError(
             f"the local similarity of {'X' if own[0] <= 0 else 'Y'} with itself is not positive: use more neighbours "
-            f"than k={k}, more stimuli, or center=True"
+            f"than k={x[0].shape[1]}, more stimuli, or center=True"
         )
     return float(_hsic1(K, L) / (own[0] * own[1]) ** 0.5)
+
+
+def geometry(metric: str, rows, name: str):
+    """What `rsa`, `mutual_knn` or `cknna` with their usual options need of one side: computed once for many others."""
+    rows = _responses(rows, rows, False)[0]
+    if metric == "rsa":
+        return _ranks(rows, "correlation", name)
+    k = _neighbours(10, len(rows), least=2)
+    nearest = _nearest(*_comparable(rows, "cosine" if metric == "mutual_knn" else "dot", name), k)
+    return nearest[0] if metric == "mutual_knn" else nearest
+
+
+def of_geometries(metric: str, x, y) -> float:
+    """The value of the metric for two sides' `geometry`."""
+    if metric == "rsa":
+        return float(np.clip(x @ y, -1, 1))
+    return _shared(x, y) if metric == "mutual_knn" else _local_cka(x, y)
 
 
 def kernel_cka(X, Y, debiased: bool, bandwidth: float) -> float:
@@ -302,7 +342,7 @@ class _Distances:
         """Each pair of stimuli once, in blocks."""
         for start in range(0, len(self.rows) - 1, BLOCK):
             block = self.block(start, start)
-            distances = block[torch.ones_like(block, dtype=torch.bool).triu(1)]
+            distances = torch.cat([row[i + 1 :] for i, row in enumerate(block)])
             self.nearest = min(self.nearest, float(distances.min()))
             self.farthest = max(self.farthest, float(distances.max()))
             yield distances

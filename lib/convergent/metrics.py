@@ -241,7 +241,7 @@ def cka(X, Y, kernel="linear", debiased=False, bandwidth=None) -> float:
 
     Returns
     -------
-    float in [0, 1] (debiased: about 0 for unrelated representations, and at most 1 in expectation); symmetric;
+    float in [0, 1] (debiased: in [-1, 1], about 0 for unrelated representations); symmetric;
     unchanged by rotation and isotropic scale.
 
     Raises
