@@ -111,7 +111,8 @@ def compare(
     -----
     A null shuffles the images of b within each fold, so that everything within a network stays. Mappings are then
     scored on one fold, in turn: chance is the same, and its spread is an upper bound of that of a mean over folds, so
-    z and p err on the safe side.
+    z and p err on the safe side. Of two networks, images are shuffled within their batch: `batch_size` should not be
+    small.
     """
     metrics = [inputs.one_of(name, "metrics", METRICS) for name in ([metrics] if isinstance(metrics, str) else metrics)]
     if not metrics or len(set(metrics)) != len(metrics):
@@ -133,6 +134,8 @@ def compare(
         "seed": seed,
     }
     if isinstance(a, nn.Module) and isinstance(b, nn.Module):
+        if positions != 1:
+            raise ValueError(f"positions={positions} is for activations: with two networks n_positions says it")
         _needs_activations([name for name in metrics if name in _KERNELS], bootstrap)
         reading = {"spatial": spatial, "n_positions": n_positions, "batch_size": batch_size}
         source = Stream(a, b, images, layers, plan, reading, progress)

@@ -46,7 +46,7 @@ class Details(NamedTuple):
     """What a mapping metric found.
 
     value : float, what the function returns without `details`
-    per_fold : (n_folds,) scores of the folds, whose mean is the value
+    per_fold : (n_folds,) scores of the folds; the value is their mean, for "r2" weighted by the stimuli of each
     per_unit : (n_units_y,) mean score of each unit of Y over folds; NaN for a unit that has none
     mapping : the map fitted on all stimuli. `linear` and `procrustes`: (n_units_x, n_units_y), from centred X to
         centred Y (for Procrustes without a scale). `soft_matching`: the plan (n_units_x, n_units_y).

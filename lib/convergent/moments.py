@@ -51,13 +51,14 @@ class Layer:
     error : float, variance of what rounding of the input did to each value
     kept, n_all : which of all `n_all` units these are; the others are constant
     held_out : False where the one fold is both fitted and scored
+    rotated : True where columns are directions of stimuli, no longer units
     """
 
     def __init__(self, counts, sums, squares, scale, error, kept, n_all, rows=None, products=None):
         self.counts, self.sums, self.squares, self.scale, self.error = counts, sums, squares, scale, error
         self.kept, self.n_all, self.rows = kept, n_all, rows
         self.starts = np.concatenate([[0], np.cumsum(counts)])
-        self.order, self.solutions = None, {}
+        self.order, self.solutions, self.rotated = None, {}, False
         if products is not None:
             self.products = products
 
@@ -145,7 +146,9 @@ class Layer:
     def _compacted(self) -> "Layer":
         rows = torch.linalg.qr(self.rows.double().T, mode="r").R.T.contiguous().to(self.rows.dtype)
         unknown = torch.arange(rows.shape[1])
-        return Layer._from_rows(rows, self.counts, self.scale, self.error, unknown, self.n_all)
+        compacted = Layer._from_rows(rows, self.counts, self.scale, self.error, unknown, self.n_all)
+        compacted.rotated = True
+        return compacted
 
     def remember(self) -> None:
         """Compute what similarities ask of this layer alone, before several threads do at once."""

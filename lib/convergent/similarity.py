@@ -5,7 +5,7 @@ from torch import Tensor
 
 from .linear_algebra import eigh, product
 from .mappings import nuclear_norm, rank_floor
-from .moments import Pair
+from .moments import Layer, Pair
 
 
 def cka(pair: Pair) -> float:
@@ -78,19 +78,24 @@ def pwcca(pair: Pair) -> float:
 
 def _canonical(pair: Pair, variance: float = 1.0) -> tuple[Tensor, Tensor]:
     """Canonical correlations (n,), and the covariances of x's units with its canonical variates (n_units_x, n)."""
-    (root_x, whiten_x), (_, whiten_y) = (_whitening(z.total, z.noise, variance) for z in (pair.x, pair.y))
+    (root_x, whiten_x), (_, whiten_y) = (_whitening(z, variance) for z in (pair.x, pair.y))
     between = product(whiten_x.T, product(pair.total, whiten_y))
     left, correlations, _ = torch.linalg.svd(between, full_matrices=False)
     return correlations.clamp(max=1), root_x @ left
 
 
-def _whitening(scatter: Tensor, noise: float, variance: float) -> tuple[Tensor, Tensor]:
+def _whitening(layer: Layer, variance: float) -> tuple[Tensor, Tensor]:
     """Square root and inverse square root of a scatter on its leading directions, (n_units, n_kept) each."""
-    values, vectors = eigh(scatter)
+    # All directions count alike unless only leading ones are kept: then units of very different size are brought to
+    # one, so that a small one is not taken for rounding of a large one.
+    alike = variance == 1 and not layer.rotated
+    sizes = layer.total.diagonal().sqrt() if alike else torch.ones_like(layer.total[0])
+    noise = layer.noise / float(sizes.median()) ** 2
+    values, vectors = eigh(layer.total / sizes[:, None] / sizes)
     kept = values > rank_floor(values, noise)
     if variance < 1:
         # Without the smallest directions whose variance together is less than what may go; rounding must not decide.
         below = values.clamp_min(0).cumsum(0) / values.clamp_min(0).sum()
         kept &= below > (1 - variance) * (1 - 1e-12)
     vectors, values = vectors[:, kept], values[kept].sqrt()
-    return vectors * values, vectors / values
+    return vectors * values * sizes[:, None], vectors / values / sizes[:, None]
