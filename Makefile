@@ -3,6 +3,7 @@
 PYTHON ?= python3
 JOBS ?= 2
 RUN := .venv/bin/python
+BENCH := .venv-bench/bin/python
 # One thread for each test process: two processes with two threads each would wait for one another.
 TESTS := OMP_NUM_THREADS=1 $(RUN) -m pytest -n $(JOBS) --dist loadfile -rs
 
@@ -13,10 +14,10 @@ help:
 	@echo "make test    all tests: library, notebooks, built book, configuration"
 	@echo "make smoke   the tests that are fast enough for every commit"
 	@echo "make lint    style of code and notebooks"
-	@echo "make bench   timings against other packages"
+	@echo "make bench   timings against other packages, which go into .venv-bench"
 	@echo "make zoo     train the shipped networks anew (hours)"
 	@echo "make venv    the environment .venv, with the tested versions of all packages"
-	@echo "make clean   remove what was built; .venv and data/cache stay"
+	@echo "make clean   remove what was built; .venv, .venv-bench and data/cache stay"
 
 venv: .venv/installed
 
@@ -44,15 +45,22 @@ lint: .venv/installed
 	.venv/bin/ruff format --check
 	.venv/bin/nbstripout --verify notebooks/*.ipynb
 
-bench: .venv/installed
+.venv-bench/installed: pyproject.toml constraints.txt benchmarks/requirements.txt
+	@echo "== Making .venv-bench: this library and the packages that it is timed against"
+	$(PYTHON) -m venv .venv-bench
+	$(BENCH) -m pip install --disable-pip-version-check -c constraints.txt -r benchmarks/requirements.txt -e .
+	@touch $@
+
+# Options are those of benchmarks/metrics.py: make bench BENCH_OPTIONS=--publish renews the table behind the book's page.
+bench: .venv-bench/installed
 	@echo "== Timing this library against others"
-	$(RUN) benchmarks/run.py
+	$(BENCH) benchmarks/run.py $(BENCH_OPTIONS)
 
 zoo: .venv/installed
 	@echo "== Training the networks of data/zoo"
 	$(RUN) -m convergent.zoo
 
 clean:
-	@echo "== Removing what was built (.venv and data/cache stay)"
+	@echo "== Removing what was built (.venv, .venv-bench and data/cache stay)"
 	rm -rf _build .pytest_cache .ruff_cache .hypothesis lib/convergent.egg-info
 	find lib book tests benchmarks notebooks -name __pycache__ -prune -exec rm -rf {} +

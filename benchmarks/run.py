@@ -1,10 +1,14 @@
-"""Run every benchmark, one process each, so that none inherits another's warm caches."""
+"""Run every benchmark, one process each, so that none inherits another's warm caches.
+
+python benchmarks/run.py [options of metrics.py]
+"""
 
 import subprocess
 import sys
 from pathlib import Path
 
-for script in sorted(Path(__file__).parent.glob("*.py")):
-    if script.name != "run.py":
-        print(f"== {script.stem}", flush=True)
-        subprocess.run([sys.executable, script], check=True)
+HERE = Path(__file__).parent
+
+for script, options in (("cave", []), ("training", []), ("metrics", sys.argv[1:])):
+    print(f"== {script}", flush=True)
+    subprocess.run([sys.executable, HERE / f"{script}.py", *options], check=True)

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from . import inputs, kernels, moments, representations, ridge
+from . import folds, inputs, kernels, representations, ridge
 from .moments import Layer, Pair, ShuffledPair
 from .stream import Moments
 
@@ -33,10 +33,10 @@ class Activations:
             for layers, side in zip(raw, "ab", strict=True)
         ]
         n = len(next(iter(raw[0].values())))
-        self.plan, self.counts = plan, moments.fold_sizes(n, plan["folds"], plan["positions"])
+        self.plan, self.counts = plan, folds.fold_sizes(n, plan["folds"], plan["positions"])
         if plan["shuffle"] is not None:
             seed = inputs.whole(plan["shuffle"], "shuffle", 0)
-            order = torch.from_numpy(moments.shuffled_images(n, plan["positions"], seed))
+            order = torch.from_numpy(folds.shuffled_images(n, plan["positions"], seed))
             raw = [{name: rows[order.to(rows.device)] for name, rows in layers.items()} for layers in raw]
         self.raw, self.geometries = raw, {}
         self.sides = [
@@ -78,7 +78,7 @@ class Activations:
         for i in range(nulls):
             rng = np.random.default_rng((self.plan["seed"], i))
             parts = [
-                start + moments.shuffled_images(count, self.plan["positions"], int(rng.integers(2**31)))
+                start + folds.shuffled_images(count, self.plan["positions"], int(rng.integers(2**31)))
                 for start, count in zip(layer.starts, layer.counts, strict=False)
             ]
             order = torch.from_numpy(np.concatenate(parts)).to(layer.rows.device)

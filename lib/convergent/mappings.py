@@ -87,14 +87,26 @@ def cross_noise(pair: Pair) -> float:
 def polar_factor(cross: Tensor, noise: float = 0.0) -> Tensor:
     """The orthogonal polar factor of `cross`, from the Gram of the smaller side.
 
-    Singular values whose square is below `noise` are taken for zero.
+    Singular values whose square is below `noise`, or that are rounding of the largest, are taken for zero.
     """
     if cross.shape[0] < cross.shape[1]:
         return polar_factor(cross.T, noise).T
     values, vectors = eigh(product(cross.T, cross))
-    kept = values > rank_floor(values, noise)
-    vectors, values = vectors[:, kept], values[kept]
-    return product(product(cross, vectors / values.sqrt()), vectors.T)
+    if cross.dtype == torch.float32:  # for a chance level, where small directions are as random as the others
+        kept = values > rank_floor(values, noise)
+        return product(product(cross, vectors[:, kept] / values[kept].sqrt()), vectors[:, kept].T)
+    # The Gram squares singular values, so that small ones drown in the rounding of large ones. Large ones are taken
+    # from it, and the others from what they leave of `cross`.
+    eps = torch.finfo(cross.dtype).eps
+    kept = values > eps**0.5 * values[-1]
+    left = product(cross, vectors[:, kept] / values[kept].sqrt())
+    rotation = product(left, vectors[:, kept].T)
+    rest = product(cross, vectors[:, ~kept])
+    rest = rest - product(left, product(left.T, rest))
+    noise = max(noise, (eps * len(cross)) ** 2 * float(values[-1]))
+    if float(rest.square().sum()) <= noise:
+        return rotation
+    return rotation + product(polar_factor(rest, noise), vectors[:, ~kept].T)
 
 
 def nuclear_norm(cross: Tensor) -> float:

@@ -7,8 +7,9 @@ import torch
 from torch import Tensor
 
 from . import inputs
+from .folds import fold_sizes, shuffled_images
 from .linear_algebra import product
-from .moments import Layer, Pair, ShuffledPair, fold_sizes, rounding, shuffled_images
+from .moments import Layer, Pair, ShuffledPair, rounding
 
 
 class Moments:
