@@ -222,6 +222,8 @@ def lay_out(root: Path, executed: dict[Path, Path], stage: Path) -> None:
         shutil.copy(root / name, stage)
     shutil.copytree(root / "book", stage / "book", ignore=shutil.ignore_patterns("*.py", "__pycache__"))
     shutil.copy(Path(plotly.__file__).parent / "package_data" / "plotly.min.js", stage / "book" / "_static")
+    for script in sorted((root / "book").glob("*_page.py")):
+        _fill_page(script, stage / "book")
     for source, path in executed.items():
         notebook = nbformat.read(path, 4)
         notebook.metadata.pop("papermill", None)  # would be shown on top of the page
@@ -234,6 +236,13 @@ def lay_out(root: Path, executed: dict[Path, Path], stage: Path) -> None:
                 image["alt"] = _GLUE.sub(lambda read, r=records: format(r[read[1]], read[2] or ""), image["alt"])
         nbformat.write(notebook, stage / source.relative_to(root))
     (stage / "book" / "execution_times.md").write_text(_execution_times(executed), encoding="utf-8")
+
+
+def _fill_page(script: Path, folder: Path) -> None:
+    """Have a script put numbers and figures from shipped tables into its page."""
+    done = subprocess.run([sys.executable, str(script), str(folder)], capture_output=True, text=True)
+    if done.returncode:
+        raise BuildError(f"{script.name} failed:\n{done.stderr.strip()}")
 
 
 def drop_progress_bars(notebook) -> None:

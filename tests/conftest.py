@@ -9,7 +9,8 @@ import torch
 from filelock import FileLock
 
 ROOT = Path(__file__).resolve().parents[1]
-NOTEBOOKS = sorted((ROOT / "notebooks").glob("[0-9]*.ipynb"))
+NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
+CHAPTERS = [path for path in NOTEBOOKS if path.name[0].isdigit()]  # the others are pages to look things up
 
 
 @pytest.fixture(autouse=True)
@@ -22,8 +23,9 @@ def _one_thread():
 
 
 def pytest_generate_tests(metafunc):
-    if "notebook" in metafunc.fixturenames:
-        metafunc.parametrize("notebook", NOTEBOOKS, ids=[path.stem for path in NOTEBOOKS])
+    for name, paths in (("notebook", NOTEBOOKS), ("chapter", CHAPTERS)):
+        if name in metafunc.fixturenames:
+            metafunc.parametrize(name, paths, ids=[path.stem for path in paths])
 
 
 @pytest.fixture(scope="session")

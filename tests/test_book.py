@@ -14,7 +14,8 @@ from conftest import ROOT
 from test_sources import CONTENTS
 
 CONFIG = yaml.safe_load((ROOT / "_config.yml").read_text(encoding="utf-8"))
-CHAPTERS = [name for name in CONTENTS if name.startswith("notebooks/")]
+NOTEBOOKS = [name for name in CONTENTS if name.startswith("notebooks/")]
+CHAPTERS = [name for name in NOTEBOOKS if name.removeprefix("notebooks/")[0].isdigit()]
 
 
 @cache
@@ -115,17 +116,18 @@ def test_every_interactive_figure_has_words_too(articles):
     assert [name for name, figure in figures if len(figure["aria-label"].split()) < 4] == []
 
 
-def test_every_figure_of_a_chapter_has_a_number_and_a_caption(articles):
-    for name in CHAPTERS:
+def test_every_figure_of_a_notebook_has_a_number_and_a_caption(articles):
+    for name in NOTEBOOKS:
+        number = r"\d+\.\d+" if name in CHAPTERS else r"\d+"
         drawn = articles[name].select("div.cell_output img, div.cell_output .interactive")
         assert drawn
         for figure in (image.find_parent("figure") for image in drawn):
             assert figure is not None, f"{name}: a figure without a caption"
-            assert re.match(r"Fig\. \d+\.\d+ \S+", figure.figcaption.get_text().strip()), figure.figcaption
+            assert re.match(rf"Fig\. {number} \S+", figure.figcaption.get_text().strip()), figure.figcaption
 
 
-def test_every_number_that_a_chapter_reads_is_shown(builder, articles):
-    for name in CHAPTERS:
+def test_every_number_that_a_notebook_reads_is_shown(builder, articles):
+    for name in NOTEBOOKS:
         cells = nbformat.read(ROOT / f"{name}.ipynb", 4).cells
         prose = [cell.source for cell in cells if cell.cell_type == "markdown"]
         prose += [cell.metadata.get("mystnb", {}).get("figure", {}).get("caption", "") for cell in cells]
@@ -157,16 +159,16 @@ def test_chapters_have_the_whole_skeleton(articles):
 def test_launch_buttons_open_this_notebook_in_this_repository(html, pages):
     address, branch = CONFIG["repository"]["url"], CONFIG["repository"]["branch"]
     repository = address.removeprefix("https://github.com/")
-    for name in CHAPTERS:
+    for name in NOTEBOOKS:
         links = {a["href"] for a in pages[html / f"{name}.html"].find_all("a", href=True)}
         assert f"https://colab.research.google.com/github/{repository}/blob/{branch}/{name}.ipynb" in links
         assert f"https://mybinder.org/v2/gh/{repository}/{branch}?urlpath=lab/tree/{name}.ipynb" in links
         assert (ROOT / f"{name}.ipynb").is_file()
 
 
-def test_the_page_of_execution_times_lists_every_chapter(articles):
+def test_the_page_of_execution_times_lists_every_notebook(articles):
     rows = articles["book/execution_times"].select("tbody tr")
-    assert len(rows) == len(CHAPTERS)
+    assert len(rows) == len(NOTEBOOKS)
     for row in rows:
         _, _, minutes, *_ = (cell.get_text() for cell in row.find_all("td"))
         assert float(minutes) >= 0

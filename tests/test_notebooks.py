@@ -35,10 +35,8 @@ def test_every_number_that_the_prose_reads_is_recorded(execute_at_smoke, builder
     assert builder.missing_records(nbformat.read(execute_at_smoke(notebook), 4)) == []
 
 
-def test_every_solution_gives_a_right_answer(execute_at_smoke, notebook):
-    said = "".join(
-        o.text for _, o in outputs(nbformat.read(execute_at_smoke(notebook), 4)) if o.get("name") == "stdout"
-    )
+def test_every_solution_gives_a_right_answer(execute_at_smoke, chapter):
+    said = "".join(o.text for _, o in outputs(nbformat.read(execute_at_smoke(chapter), 4)) if o.get("name") == "stdout")
     assert "✓" in said, "no exercise was checked"
     assert "✗" not in said, said
 

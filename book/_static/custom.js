@@ -25,9 +25,12 @@
       for (const a of axes) for (const [key, value] of Object.entries(axis)) colours[`${a}.${key}`] = value;
     }
     // Sliders and buttons: a grey that is read on both, since what lies under the pointer stays light in plotly.
+    // The list of an open menu lies over the figure and needs the page's ground beneath it.
+    const ground = getComputedStyle(document.documentElement).getPropertyValue("--pst-color-background").trim() || "rgba(0,0,0,0)";
     for (const part of ["sliders", "updatemenus"]) {
-      (layout[part] ?? []).forEach((_, i) => Object.assign(colours, {
-        [`${part}[${i}].font.color`]: "#808080", [`${part}[${i}].bgcolor`]: part === "sliders" ? grid : "rgba(0,0,0,0)",
+      (layout[part] ?? []).forEach((control, i) => Object.assign(colours, {
+        [`${part}[${i}].font.color`]: "#808080",
+        [`${part}[${i}].bgcolor`]: part === "sliders" ? grid : control.type === "dropdown" ? ground : "rgba(0,0,0,0)",
       }));
     }
     return colours;

@@ -13,7 +13,7 @@ from .stream import Moments
 
 ROTATED = {"linear", "procrustes", "cka", "cka_debiased", "shape_cosine", "cca", "svcca"}
 KERNELS = {"rsa", "mutual_knn", "cknna"}
-WHOLE = {"cka", "cka_debiased", "shape_cosine", "cca", "svcca", "pwcca"}
+CANONICAL = {"cca", "svcca", "pwcca"}
 
 
 class Activations:
@@ -61,8 +61,11 @@ class Activations:
             layer = layer.compact() if set(self.plan["metrics"]) & ROTATED else layer
             if "linear" in self.plan["metrics"] and alpha is not None:
                 ridge.prepare(layer, alpha)
-            if set(self.plan["metrics"]) & WHOLE:
-                layer.remember()
+            # Read, so that they are known before several threads ask.
+            if set(self.plan["metrics"]) & {"cka", "cka_debiased"}:
+                _ = layer.scatter_square
+            if set(self.plan["metrics"]) & CANONICAL:
+                _ = layer.total
 
         list(each(work, [layer for side in self.sides for layer in side.values()]))
         names = [(side, name) for side, layers in enumerate(self.raw) for name in layers]

@@ -6,11 +6,12 @@ half times for eigenvectors as the OpenBLAS in NumPy and SciPy, which share thei
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import cache
 
 import numpy as np
 import scipy.linalg
 import torch
-from threadpoolctl import threadpool_limits
+from threadpoolctl import ThreadpoolController
 from torch import Tensor
 
 
@@ -23,17 +24,26 @@ def product(a: Tensor, b: Tensor) -> Tensor:
 
 def eigh(matrix: Tensor) -> tuple[Tensor, Tensor]:
     """Eigenvalues in ascending order and eigenvectors of a symmetric matrix."""
-    if matrix.device.type != "cpu":
+    if matrix.device.type != "cpu" or matrix.dtype != torch.float64:
         return torch.linalg.eigh(matrix)
-    values, vectors = scipy.linalg.eigh(matrix.numpy(), driver="evd", check_finite=False)
+    # Not SciPy's: it would keep other threads of Python waiting. And OpenBLAS slows down here with a second thread.
+    with _controller().limit(limits=1):
+        values, vectors = np.linalg.eigh(matrix.numpy())
     return torch.from_numpy(values), torch.from_numpy(vectors)
 
 
 def eigvalsh(matrix: Tensor) -> Tensor:
     """Eigenvalues of a symmetric matrix in ascending order."""
-    if matrix.device.type != "cpu":
+    if matrix.device.type != "cpu" or matrix.dtype != torch.float64:
         return torch.linalg.eigvalsh(matrix)
-    return torch.from_numpy(scipy.linalg.eigvalsh(matrix.numpy(), driver="evd", check_finite=False))
+    with _controller().limit(limits=1):
+        return torch.from_numpy(np.linalg.eigvalsh(matrix.numpy()))
+
+
+@cache
+def _controller() -> ThreadpoolController:
+    """Of the threads of NumPy's and SciPy's libraries; to find them takes a thousand times longer than to set them."""
+    return ThreadpoolController()
 
 
 def solve(matrix: Tensor, right: Tensor) -> Tensor:
@@ -50,7 +60,7 @@ def one_thread() -> Iterator[None]:
     before = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
-        with threadpool_limits(1):
+        with _controller().limit(limits=1):
             yield
     finally:
         torch.set_num_threads(before)

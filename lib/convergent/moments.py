@@ -113,6 +113,13 @@ class Layer:
         """Sum of `norms`, and of their squares."""
         return float(self.norms.sum()), float(self.norms @ self.norms)
 
+    @cached_property
+    def scatter_square(self) -> float:
+        """Sum of squares of the scatter's elements."""
+        if self.rows is None or "products" in self.__dict__:
+            return float(self.total.square().sum())
+        return float(product(self.rows.T, self.rows).square().sum(dtype=torch.float64))
+
     def compact(self) -> "Layer":
         """This layer in as many columns as stimuli where it has more units: a rotation of it, hence the same to every
         metric that rotations leave alone. Costs n_units * n_stimuli^2 once, and saves n_units^3."""
@@ -127,10 +134,6 @@ class Layer:
         compacted = Layer._from_rows(rows, self.counts, self.scale, self.error, unknown, self.n_all)
         compacted.rotated = True
         return compacted
-
-    def remember(self) -> None:
-        """Compute what similarities ask of this layer alone, before several threads do at once."""
-        self.solutions["size"] = self.total.norm()
 
     def reordered(self, order: Tensor) -> "Layer":
         """The same layer with its rows in another order that keeps every row in its fold: all sums stay."""

@@ -11,13 +11,16 @@ from .moments import Layer, Pair
 def cka(pair: Pair) -> float:
     """Linear CKA (Kornblith et al. 2019, eq. 3)."""
     pair = pair.compact_both()
+    return _cross_square(pair) / (pair.x.scatter_square * pair.y.scatter_square) ** 0.5
+
+
+def _cross_square(pair: Pair) -> float:
+    """Sum of squares of the cross scatter. It bears rounding, so one product in the precision of the input will do."""
     if pair.x.rows is None or "products" in pair.__dict__:
-        cross = pair.total
-    else:
-        # A sum of squares bears rounding: one product in the precision of the input does, and no folds are needed.
-        dtype = torch.promote_types(pair.x.rows.dtype, pair.y.rows.dtype)
-        cross = product(pair.x.rows.T.to(dtype), pair.y.rows.to(dtype))
-    return float(cross.square().sum(dtype=torch.float64) / (pair.x.total.norm() * pair.y.total.norm()))
+        return float(pair.total.square().sum())
+    dtype = torch.promote_types(pair.x.rows.dtype, pair.y.rows.dtype)
+    cross = product(pair.x.rows.T.to(dtype), pair.y.rows.to(dtype))
+    return float(cross.square().sum(dtype=torch.float64))
 
 
 def shape_cosine(pair: Pair) -> float:
@@ -39,24 +42,23 @@ def debiased_cka(pair: Pair) -> float:
     if n_stimuli < 4:
         raise ValueError(f"{n_stimuli} stimuli are too few to debias CKA: at least 4 are needed, better hundreds")
     own = [
-        _hsic1(z.total.square().sum(), z.norm_sums[1], z.norm_sums[0], z.norm_sums[0], n_stimuli)
-        for z in (pair.x, pair.y)
+        _hsic1(z.scatter_square, z.norm_sums[1], z.norm_sums[0], z.norm_sums[0], n_stimuli) for z in (pair.x, pair.y)
     ]
     if min(own) <= 0:
         raise ValueError(
             f"the unbiased HSIC of {'X' if own[0] <= 0 else 'Y'} with itself is not positive: its stimuli are too "
             "alike to debias CKA; use more stimuli, or debiased=False"
         )
-    cross = _hsic1(pair.total.square().sum(), pair.norm_product, pair.x.norm_sums[0], pair.y.norm_sums[0], n_stimuli)
+    cross = _hsic1(_cross_square(pair), pair.norm_product, pair.x.norm_sums[0], pair.y.norm_sums[0], n_stimuli)
     return cross / (own[0] * own[1]) ** 0.5
 
 
-def _hsic1(squares: Tensor, diagonal: float, trace_x: float, trace_y: float, m: int) -> float:
+def _hsic1(squares: float, diagonal: float, trace_x: float, trace_y: float, m: int) -> float:
     """Unbiased HSIC times m (m - 3), for centred linear kernels K and L with their diagonals set to zero.
 
     `squares` is tr KL, `diagonal` the sum of k_ii l_ii, `trace` that of k_ii; rows of centred kernels sum to zero.
     """
-    return float(squares) - diagonal * (1 + 2 / (m - 2)) + trace_x * trace_y / ((m - 1) * (m - 2))
+    return squares - diagonal * (1 + 2 / (m - 2)) + trace_x * trace_y / ((m - 1) * (m - 2))
 
 
 def cca(pair: Pair) -> float:
