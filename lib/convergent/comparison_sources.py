@@ -73,6 +73,7 @@ class Activations:
             list(each(lambda one, m=metric: self._geometry(m, *one), names))
 
     def pair(self, la: str, lb: str) -> Pair:
+        """The moments of two layers."""
         return Pair(self.sides[0][la], self.sides[1][lb])
 
     def shuffles(self, lb: str, nulls: int) -> list[tuple[int, Tensor, Layer]]:
@@ -89,9 +90,11 @@ class Activations:
         return found
 
     def shuffled(self, pair: Pair, la: str, lb: str, shuffle) -> ShuffledPair:
+        """The same two layers, their stimuli no longer belonging together."""
         return ShuffledPair(pair.x, shuffle[2], shuffle[0])
 
     def of_activations(self, metric: str, la: str, lb: str, shuffle=None, flipped: bool = False) -> float:
+        """A metric of neighbours or distances, also for shuffled stimuli, or from b to a."""
         x = self._geometry(metric, 0, la)
         if shuffle is None:
             y = self._geometry(metric, 1, lb)
@@ -118,6 +121,7 @@ class Activations:
             yield X[order], Y[order]
 
     def resampled(self, la: str, lb: str, n: int) -> Iterator[Pair]:
+        """The moments of `resampled_rows`."""
         for X, Y in self.resampled_rows(la, lb, n):
             yield Pair(Layer.of(X, self.counts, la), Layer.of(Y, self.counts, lb))
 
@@ -158,6 +162,7 @@ class Stream:
             list(each(lambda layer: ridge.prepare(layer, alpha), layers))
 
     def pair(self, la: str, lb: str) -> Pair:
+        """The moments of two layers."""
         return self.moments.pair(la, lb, self.sides[0][la], self.sides[1][lb])
 
     def shuffles(self, lb: str, nulls: int) -> range:

@@ -1,6 +1,6 @@
 """Products and factorisations: by torch on a GPU, by NumPy and SciPy on a CPU.
 
-On processors without Intel's name torch's own CPU library takes up to three times as long for a product and one and a
+On the AMD processor where this was measured, torch takes up to three times as long for a product and one and a
 half times for eigenvectors as the OpenBLAS in NumPy and SciPy, which share their memory with tensors.
 """
 

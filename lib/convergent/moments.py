@@ -67,6 +67,7 @@ class Layer:
 
     @property
     def n_units(self) -> int:
+        """Units that vary."""
         return self.sums.shape[1]
 
     @property
@@ -146,15 +147,19 @@ class Layer:
         return other
 
     def train_count(self, k: int) -> int:
+        """Stimuli outside fold `k`; with one fold only, all of them."""
         return sum(self.counts) - self.counts[k] if self.held_out else self.counts[0]
 
     def train_sums(self, k: int) -> Tensor:
+        """Sums over the stimuli outside fold `k` (n_units,)."""
         return self.sums.sum(0) - self.sums[k] if self.held_out else self.sums[0]
 
     def train_mean(self, k: int) -> Tensor:
+        """Mean over the stimuli outside fold `k` (n_units,)."""
         return self.train_sums(k) / self.train_count(k)
 
     def test_mean(self, k: int) -> Tensor:
+        """Mean over the stimuli of fold `k` (n_units,)."""
         return self.sums[k] / self.counts[k]
 
     def train_scatter(self, k: int) -> Tensor:

@@ -220,6 +220,7 @@ class _Side:
         return torch.cat(parts, 1)
 
     def add(self, k: int, rows: Tensor) -> None:
+        """Add scaled rows to the sums of fold `k`."""
         self.counts[k] += len(rows)
         self.sums[k] += rows.sum(0)
         for name, columns in self.slices.items():
@@ -245,6 +246,7 @@ class _Side:
         return matrix, vector
 
     def merged(self, other: "_Side") -> "_Side":
+        """The sums of both, around the pilot of this side."""
         matrix, vector = self.moved_from(other)
         merged = object.__new__(_Side)
         merged.__dict__.update(self.__dict__)
