@@ -174,30 +174,28 @@ def nested(a, b, alphas, folds=5):
     seconds = 0.0
     for X in a.values():
         for Y in b.values():
-            calls = _nested(Layer(X, folds), Layer(Y, folds), alphas)
-            start = perf_counter()
-            _run(calls)
-            seconds += perf_counter() - start
+            seconds += sum(_seconds(tasks) for tasks in _nested(Layer(X, folds), Layer(Y, folds), alphas))
     return {"seconds": seconds}
 
 
-def _nested(x: Layer, y: Layer, alphas) -> Calls:
-    """A decomposition for each two folds left out, one product for each alpha, fold and inner fold."""
+def _nested(x: Layer, y: Layer, alphas) -> list[list[Calls]]:
+    """Moments; a decomposition for each two folds left out, and one product for each alpha and inner fold; maps."""
     pairs = list(zip(x.parts, y.parts, strict=True))
     crosses = [_product(*pair) for pair in pairs]
-    calls = _of_layer(x, ["linear"], alphas[0]) + [(_product, pair) for pair in pairs]
-    for k in range(len(pairs)):
-        calls += _ridge(x, k, _training(crosses, k))
-        for inner in range(k):
-            scatter, cross = (
-                sum(part for n, part in enumerate(parts) if n not in (k, inner)) for parts in (x.products, crosses)
-            )
-            values, vectors = eigh(scatter)
-            rotated = vectors.T @ cross
-            calls += [(eigh, (scatter,)), (product, (vectors.T, cross))]
-            for test in (k, inner):
-                rows = x.parts[test]
-                calls += [(product, (rows, vectors)), (product, (vectors.T, crosses[test]))]
-                weights = rotated / (values + alphas[0])[:, None]
-                calls += [(product, (rows @ vectors, weights))] * len(alphas)
+    left_out = [(k, inner) for k in range(len(pairs)) for inner in range(k)]
+    moments = [_of_layer(x, ["linear"], alphas[0]), [(_product, pair) for pair in pairs]]
+    maps = [_ridge(x, k, _training(crosses, k)) for k in range(len(pairs))]
+    return [moments, [_inner(x, crosses, two, alphas) for two in left_out], maps]
+
+
+def _inner(x: Layer, crosses: list[Tensor], left_out: tuple[int, int], alphas) -> Calls:
+    scatter, cross = (sum(part for n, part in enumerate(parts) if n not in left_out) for parts in (x.products, crosses))
+    values, vectors = eigh(scatter)
+    rotated = vectors.T @ cross
+    calls = [(eigh, (scatter,)), (product, (vectors.T, cross))]
+    for test in left_out:
+        rows = x.parts[test]
+        calls += [(product, (rows, vectors)), (product, (vectors.T, crosses[test]))]
+        weights = (rotated / (values + alphas[0])[:, None]).to(x.dtype)
+        calls += [(product, ((rows @ vectors).to(x.dtype), weights))] * len(alphas)
     return calls

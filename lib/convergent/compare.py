@@ -1,21 +1,19 @@
 """Many layers by many layers by many metrics, each with its chance level and its spread."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
-import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
 from . import inputs, kernels, mappings, ridge, similarity
 from .comparison_file import ComparisonFile
 from .comparison_sources import Activations, Stream
-from .linear_algebra import one_thread
-from .moments import Pair, ShuffledPair
+from .linear_algebra import workers
+from .moments import Pair
+from .shuffled import ShuffledPair
 
 BOTH = "both"
 DIRECTIONS = ("a to b", "b to a")
@@ -146,7 +144,7 @@ def compare(
     rows = [] if store is None else store.rows
     done = {(row["layer_a"], row["layer_b"]) for row in rows}
     todo = [(la, lb) for lb in source.layers_b for la in source.layers_a if (la, lb) not in done]
-    with _workers(source.device) as each, tqdm(total=len(todo), disable=not progress, desc="pairs of layers") as bar:
+    with workers(source.device) as each, tqdm(total=len(todo), disable=not progress, desc="pairs of layers") as bar:
         if todo:
             source.prepare(each, None if options.alpha == "cv" else options.alpha)
         for lb in source.layers_b:
@@ -323,17 +321,3 @@ def _resampled(source, la, lb, metric, options, n, flipped=False) -> np.ndarray:
         return np.array([getattr(kernels, metric)(X, Y) for X, Y in source.resampled_rows(la, lb, n)])
     pairs = source.resampled(la, lb, n)
     return np.array([_score(metric, pair.flipped() if flipped else pair, options, {})[0] for pair in pairs])
-
-
-@contextmanager
-def _workers(device: torch.device) -> Iterator[Callable]:
-    """A map over pairs of layers: on a CPU in as many threads as torch has, with one thread inside each.
-
-    Factorisations, assignments and transport gain little from two threads, and twice from two at once.
-    """
-    n = torch.get_num_threads() if device.type == "cpu" else 1
-    if n == 1:
-        yield map
-        return
-    with one_thread(), ThreadPoolExecutor(n) as pool:
-        yield pool.map

@@ -8,11 +8,13 @@ from torch import Tensor
 from tqdm import tqdm
 
 from . import folds, inputs, kernels, representations, ridge
-from .moments import Layer, Pair, ShuffledPair
+from .moments import Layer, Pair
+from .shuffled import ShuffledPair
 from .stream import Moments
 
 ROTATED = {"linear", "procrustes", "cka", "cka_debiased", "shape_cosine", "cca", "svcca"}
 KERNELS = {"rsa", "mutual_knn", "cknna"}
+BY_ROUGH_PRODUCTS = {"permutation", "soft_matching", "semi_matching", "cka", "cka_debiased"} | KERNELS
 CANONICAL = {"cca", "svcca", "pwcca"}
 
 
@@ -74,7 +76,10 @@ class Activations:
 
     def pair(self, la: str, lb: str) -> Pair:
         """The moments of two layers."""
-        return Pair(self.sides[0][la], self.sides[1][lb])
+        pair = Pair(self.sides[0][la], self.sides[1][lb])
+        if set(self.plan["metrics"]) - BY_ROUGH_PRODUCTS:
+            _ = pair.products  # once for all metrics, exact where one of them needs it
+        return pair
 
     def shuffles(self, lb: str, nulls: int) -> list[tuple[int, Tensor, Layer]]:
         """(fold, order, layer of b in that order) for each null."""

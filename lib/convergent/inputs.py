@@ -94,10 +94,10 @@ def varying(varies: Tensor, name: str) -> Tensor:
     return varies.nonzero()[:, 0]
 
 
-def warn_of_constant(counts: dict[str, tuple[int, int]], stacklevel: int = 4) -> None:
+def warn_of_constant(counts: dict[str, tuple[int, int]], stacklevel: int = 5) -> None:
     """One warning for all representations that have constant units: name -> (units that vary, all units).
 
-    `stacklevel` is that of the reader's call: a metric asks `moments.of`, which asks this.
+    `stacklevel` is that of the call of a metric, which asks `moments.of` inside its limit of threads.
     """
     told = [f"{n - kept} of {n} units of {name}" for name, (kept, n) in counts.items() if kept < n]
     if told:

@@ -9,12 +9,13 @@ from scipy.sparse import csr_array
 from torch import Tensor
 
 from . import inputs
-from .linear_algebra import product
+from .linear_algebra import one_torch_thread, product
 
 BLOCK = 1000  # stimuli: a block of similarities to 20,000 others takes 160 MB
 MAX_RANKED = 20_000  # stimuli: 200 million distances a side, 8 bytes each and as much again for their ranks
 
 
+@one_torch_thread()
 def rsa(X, Y, distance="correlation", compare="spearman", center=False) -> float:
     """Representational similarity analysis: do the same pairs of stimuli lie far apart in both?
 
@@ -87,6 +88,7 @@ def _ranks(rows: Tensor, distance: str, name: str) -> np.ndarray:
     return ranks / np.linalg.norm(ranks)
 
 
+@one_torch_thread()
 def mutual_knn(X, Y, k=10, distance="cosine", center=False) -> float:
     """Mean share of a stimulus' k nearest neighbours that are the same in both representations.
 
@@ -124,6 +126,7 @@ def _shared(first: Tensor, second: Tensor) -> float:
     return float(shared) / first.numel()
 
 
+@one_torch_thread()
 def cknna(X, Y, k=10, center=False) -> float:
     """Debiased linear CKA that looks only at pairs of stimuli that are near neighbours in both representations.
 

@@ -4,9 +4,11 @@ On the AMD processor where this was measured, torch takes up to three times as l
 half times for eigenvectors as the OpenBLAS in NumPy and SciPy, which share their memory with tensors.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from functools import cache
+from threading import Lock
 
 import numpy as np
 import scipy.linalg
@@ -54,13 +56,60 @@ def solve(matrix: Tensor, right: Tensor) -> Tensor:
     return torch.from_numpy(scipy.linalg.cho_solve(factor, right.numpy(), check_finite=False))
 
 
+class _Threads:
+    """torch's threads while someone asked for one only: how many ask, how many were set before, how many share."""
+
+    def __init__(self):
+        self.lock, self.asking, self.before, self.sharing = Lock(), 0, 1, 0
+
+
+_threads = _Threads()
+
+
+@contextmanager
+def one_torch_thread() -> Iterator[None]:
+    """One thread inside each call of torch, also as a decorator; afterwards as many as before.
+
+    torch's threads keep their core busy for a while after each call, waiting for the next. Between products of
+    NumPy's threads that made a comparison three times slower where it was measured.
+    """
+    with _threads.lock:
+        if not _threads.asking:
+            _threads.before = torch.get_num_threads()
+            torch.set_num_threads(1)
+        _threads.asking += 1
+    try:
+        yield
+    finally:
+        with _threads.lock:
+            _threads.asking -= 1
+            if not _threads.asking:
+                torch.set_num_threads(_threads.before)
+
+
+@contextmanager
+def workers(device: torch.device) -> Iterator[Callable]:
+    """A map over tasks: on a CPU in as many threads as torch has, with one thread inside each.
+
+    Factorisations, assignments and transport gain little from two threads, and twice from two at once. Inside another
+    such map there is nothing to share.
+    """
+    n = _threads.before if _threads.asking else torch.get_num_threads()
+    if n == 1 or device.type != "cpu" or _threads.sharing:
+        yield map
+        return
+    with one_thread(), ThreadPoolExecutor(n) as pool:
+        yield pool.map
+
+
 @contextmanager
 def one_thread() -> Iterator[None]:
     """One thread inside each call, so that several calls may run in threads of their own."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        with _controller().limit(limits=1):
+    with one_torch_thread(), _controller().limit(limits=1):
+        with _threads.lock:
+            _threads.sharing += 1
+        try:
             yield
-    finally:
-        torch.set_num_threads(before)
+        finally:
+            with _threads.lock:
+                _threads.sharing -= 1

@@ -147,7 +147,7 @@ def train_correlations(pair: Pair, k: int) -> Tensor:
 
 
 def _train_correlations(pair: Pair, k: int) -> Tensor:
-    return _correlations(pair.train_cross(k).double(), pair.x.train_squares(k), pair.y.train_squares(k))
+    return _correlations(pair.rough_cross(k), pair.x.train_squares(k), pair.y.train_squares(k))
 
 
 def all_correlations(pair: Pair) -> Tensor:

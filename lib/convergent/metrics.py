@@ -23,6 +23,7 @@ from torch import Tensor
 
 from . import inputs, mappings, moments, ridge, similarity
 from .kernels import cknna, kernel_cka, mutual_knn, rsa
+from .linear_algebra import one_torch_thread
 
 __all__ = [
     "Details",
@@ -61,6 +62,7 @@ class Details(NamedTuple):
     alpha: np.ndarray | None = None
 
 
+@one_torch_thread()
 def linear(
     X, Y, alpha=1.0, folds=5, *, score="pearson", alphas=None, positions=1, shuffle=None, details=False
 ) -> float | Details:
@@ -105,6 +107,7 @@ def linear(
     return _details(scores, pair, _spread(ridge.fit(pair, float(np.median(used))), pair), used)
 
 
+@one_torch_thread()
 def procrustes(X, Y, folds=5, *, score="pearson", positions=1, shuffle=None, details=False) -> float | Details:
     """How well a rotation of X predicts the units of Y on held-out stimuli.
 
@@ -140,6 +143,7 @@ def procrustes(X, Y, folds=5, *, score="pearson", positions=1, shuffle=None, det
     )
 
 
+@one_torch_thread()
 def permutation(X, Y, folds=5, *, positions=1, shuffle=None, details=False) -> float | Details:
     """How well single units of X match single units of Y, one to one, on held-out stimuli.
 
@@ -169,6 +173,7 @@ def permutation(X, Y, folds=5, *, positions=1, shuffle=None, details=False) -> f
     return _details(scores, pair, _matched(i, j, pair))
 
 
+@one_torch_thread()
 def soft_matching(X, Y, folds=5, *, positions=1, shuffle=None, details=False) -> float | Details:
     """`permutation` for layers of different sizes: every unit may spread its mass over several units of the other.
 
@@ -199,6 +204,7 @@ def soft_matching(X, Y, folds=5, *, positions=1, shuffle=None, details=False) ->
     return _details(scores, pair, _spread(torch.from_numpy(mappings.transport(correlations)), pair))
 
 
+@one_torch_thread()
 def semi_matching(X, Y, folds=5, *, positions=1, shuffle=None, details=False) -> float | Details:
     """How well each unit of Y is matched by its best unit of X, which may serve several, on held-out stimuli.
 
@@ -228,6 +234,7 @@ def semi_matching(X, Y, folds=5, *, positions=1, shuffle=None, details=False) ->
     return _details(scores, pair, _matched(i, torch.arange(len(i)), pair))
 
 
+@one_torch_thread()
 def cka(X, Y, kernel="linear", debiased=False, bandwidth=None) -> float:
     """Centred kernel alignment: the cosine between two matrices of similarities among stimuli.
 
@@ -264,6 +271,7 @@ def cka(X, Y, kernel="linear", debiased=False, bandwidth=None) -> float:
     return similarity.debiased_cka(pair) if debiased else similarity.cka(pair)
 
 
+@one_torch_thread()
 def shape_cosine(X, Y) -> float:
     """Cosine of the angular shape distance between two representations.
 
@@ -291,6 +299,7 @@ def shape_cosine(X, Y) -> float:
     return similarity.shape_cosine(moments.of(X, Y, None))
 
 
+@one_torch_thread()
 def cca(X, Y) -> float:
     """Mean canonical correlation.
 
@@ -316,6 +325,7 @@ def cca(X, Y) -> float:
     return similarity.cca(moments.of(X, Y, None))
 
 
+@one_torch_thread()
 def svcca(X, Y, variance=0.99) -> float:
     """`cca` between the leading principal components of each representation.
 
@@ -343,6 +353,7 @@ def svcca(X, Y, variance=0.99) -> float:
     return similarity.svcca(moments.of(X, Y, None), kept)
 
 
+@one_torch_thread()
 def pwcca(X, Y) -> float:
     """Canonical correlations, weighted by how much of X each canonical direction accounts for.
 

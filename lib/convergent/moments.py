@@ -6,7 +6,6 @@ minus the fold. `of` takes them from activations in memory, `stream.Moments` col
 """
 
 from collections.abc import Callable
-from functools import cached_property
 
 import numpy as np
 import torch
@@ -14,6 +13,7 @@ from torch import Tensor
 
 from . import inputs
 from .folds import fold_sizes, shuffled_images
+from .lazy import cached_property
 from .linear_algebra import product
 
 
@@ -97,12 +97,12 @@ class Layer:
     @cached_property
     def products(self) -> Tensor:
         """(n_folds, n_units, n_units) float64: sums of products of units."""
-        return torch.stack([_product(fold, fold) for fold in self.rows.split(self.counts)])
+        return torch.stack([sums_of_products(fold, fold) for fold in self.rows.split(self.counts)])
 
     @cached_property
     def total(self) -> Tensor:
         """Scatter of all stimuli about their mean (n_units, n_units)."""
-        return about_mean(self.products.sum(0), self.sums.sum(0), self.sums.sum(0), sum(self.counts))
+        return about_mean(self.sum_of_products, self.sums.sum(0), self.sums.sum(0), sum(self.counts))
 
     @cached_property
     def norms(self) -> Tensor:
@@ -164,11 +164,11 @@ class Layer:
 
     def train_scatter(self, k: int) -> Tensor:
         """Scatter about their mean of the stimuli outside fold `k` (n_units, n_units)."""
-        products = self._sum_of_products - self.products[k] if self.held_out else self.products[0]
+        products = self.sum_of_products - self.products[k] if self.held_out else self.products[0]
         return about_mean(products, self.train_sums(k), self.train_sums(k), self.train_count(k))
 
     @cached_property
-    def _sum_of_products(self) -> Tensor:
+    def sum_of_products(self) -> Tensor:
         return self.products.sum(0)
 
     def test_scatter(self, k: int) -> Tensor:
@@ -213,10 +213,10 @@ class Pair:
         if self.origin is not None:
             return self.origin.products.transpose(1, 2)
         folds = zip(self.x.rows.split(self.x.counts), self.y.rows.split(self.y.counts), strict=True)
-        return torch.stack([_product(a, b) for a, b in folds])
+        return torch.stack([sums_of_products(a, b) for a, b in folds])
 
     @cached_property
-    def _sum(self) -> Tensor:
+    def sum_of_products(self) -> Tensor:
         return self.products.sum(0)
 
     @property
@@ -226,7 +226,7 @@ class Pair:
     @cached_property
     def total(self) -> Tensor:
         """Cross scatter of all stimuli (n_units_x, n_units_y)."""
-        return about_mean(self._sum, self.x.sums.sum(0), self.y.sums.sum(0), sum(self.x.counts))
+        return about_mean(self.sum_of_products, self.x.sums.sum(0), self.y.sums.sum(0), sum(self.x.counts))
 
     @cached_property
     def norm_product(self) -> float:
@@ -245,16 +245,33 @@ class Pair:
         return self.once("train_cross", k, lambda pair, k: pair._train_cross(k))
 
     def _train_cross(self, k: int) -> Tensor:
-        products = self._sum - self.products[k] if self.x.held_out else self.products[0]
+        products = self.sum_of_products - self.products[k] if self.x.held_out else self.products[0]
         return about_mean(products, self.x.train_sums(k), self.y.train_sums(k), self.x.train_count(k))
+
+    @cached_property
+    def rough_products(self) -> Tensor:
+        """`products` in the precision of the activations, which is enough to match units; the exact ones if known."""
+        rows = self.x.rows, self.y.rows
+        if "products" in self.__dict__ or any(r is None or r.dtype != torch.float32 for r in rows):
+            return self.products
+        if self.origin is not None:
+            return self.origin.rough_products.transpose(1, 2)
+        folds = zip(*(r.split(self.x.counts) for r in rows), strict=True)
+        return torch.stack([product(a.T, b) for a, b in folds])
+
+    def rough_cross(self, k: int) -> Tensor:
+        """`train_cross` from `rough_products`."""
+        products = self.rough_products
+        products = products.sum(0) - products[k] if self.x.held_out else products[0]
+        return about_mean(products.double(), self.x.train_sums(k), self.y.train_sums(k), self.x.train_count(k))
 
     def test_cross(self, k: int) -> Tensor:
         """Cross scatter of the stimuli of fold `k`."""
         return about_mean(self.products[k], self.x.sums[k], self.y.sums[k], self.x.counts[k])
 
     def test_cross_at(self, k: int, i: Tensor, j: Tensor) -> Tensor:
-        """`test_cross(k)[i, j]`, without the rest of the matrix."""
-        return self.products[k][i, j] - self.x.sums[k][i] * self.y.sums[k][j] / self.x.counts[k]
+        """`test_cross(k)[i, j]` from `rough_products`, without the rest of the matrix."""
+        return self.rough_products[k][i, j] - self.x.sums[k][i] * self.y.sums[k][j] / self.x.counts[k]
 
     def flipped(self) -> "Pair":
         """The same from y to x."""
@@ -268,74 +285,6 @@ class Pair:
         """With both in at most as many columns as stimuli."""
         x, y = self.x.compact(), self.y.compact()
         return self if x is self.x and y is self.y else Pair(x, y)
-
-
-class ShuffledPair(Pair):
-    """A pair whose stimuli no longer belong together, to be scored on one fold only: what chance gives.
-
-    In single precision: a chance level is known to its second digit. `train` and `test` are sums of products
-    (n_units_x, n_units_y) where they were collected from a stream.
-    """
-
-    dtype = torch.float32
-
-    def __init__(self, x, y, fold: int, train: Tensor | None = None, test: Tensor | None = None, origin=None):
-        super().__init__(x, y, origin=origin)
-        self.fold, self._test = fold, test
-        if train is not None:
-            self._train = train
-
-    @property
-    def folds(self) -> range:
-        return range(self.fold, self.fold + 1)
-
-    @cached_property
-    def _train(self) -> Tensor:
-        if self.origin is not None:
-            return self.origin._train.T
-        start, stop = self.x.starts[self.fold], self.x.starts[self.fold + 1]
-        a, b = self.x.rows.float(), self.y.rows.float()
-        if not self.x.held_out:
-            return product(a.T, b)
-        return product(a[:start].T, b[:start]) + product(a[stop:].T, b[stop:])
-
-    def _train_cross(self, k: int) -> Tensor:
-        sums = self.x.train_sums(k).float(), self.y.train_sums(k).float()
-        return about_mean(self._train.float(), *sums, self.x.train_count(k))
-
-    @cached_property
-    def total(self) -> Tensor:
-        products = self._train.double()
-        if self.x.held_out:
-            start, stop = self.x.starts[self.fold], self.x.starts[self.fold + 1]
-            streamed = self._test is not None
-            products = products + (
-                self._test if streamed else _product(self.x.rows[start:stop], self.y.rows[start:stop])
-            )
-        return about_mean(products, self.x.sums.sum(0), self.y.sums.sum(0), sum(self.x.counts))
-
-    def test_cross(self, k: int) -> Tensor:
-        return self.once("test_cross", k, lambda pair, k: pair._test_cross(k))
-
-    def _test_cross(self, k: int) -> Tensor:
-        if not self.x.held_out:
-            return self._train_cross(k)
-        if self._test is not None:
-            return about_mean(self._test, self.x.sums[k], self.y.sums[k], self.x.counts[k]).float()
-        return product(self.x.test_rows(k, self.dtype).T, self.y.test_rows(k, self.dtype))
-
-    def test_cross_at(self, k: int, i: Tensor, j: Tensor) -> Tensor:
-        return self.test_cross(k)[i, j].double()
-
-    def flipped(self) -> "ShuffledPair":
-        return ShuffledPair(self.y, self.x, self.fold, test=None if self._test is None else self._test.T, origin=self)
-
-    def compact(self) -> "ShuffledPair":
-        return self if self.x.compact() is self.x else ShuffledPair(self.x.compact(), self.y, self.fold)
-
-    def compact_both(self) -> "ShuffledPair":
-        x, y = self.x.compact(), self.y.compact()
-        return self if x is self.x and y is self.y else ShuffledPair(x, y, self.fold)
 
 
 def of(X, Y, folds: int | None = 5, positions: int = 1, shuffle: int | None = None) -> Pair:
@@ -363,7 +312,7 @@ def of(X, Y, folds: int | None = 5, positions: int = 1, shuffle: int | None = No
     return Pair(x, y)
 
 
-def _product(a: Tensor, b: Tensor) -> Tensor:
+def sums_of_products(a: Tensor, b: Tensor) -> Tensor:
     """a'b in float64: float32 products err by 1e-7 of the largest eigenvalue, which is the size of the small ones."""
     return product(a.double().T, b.double())
 

@@ -4,7 +4,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .linear_algebra import eigh, product, solve
+from .linear_algebra import eigh, product, solve, workers
 from .mappings import Scores, evenly, rank_floor, score_map, score_predictions
 from .moments import Layer, Pair, about_mean, floored
 
@@ -17,24 +17,29 @@ def linear(pair: Pair, alpha: float | list[float], score: str = "pearson") -> Sc
     `alpha`, or one alpha for each fold, is in the units of x's scatter, as in scikit-learn's `Ridge`.
     """
     pair = pair.compact()
-    x, values = pair.x, []
-    alphas = [alpha] * len(x.counts) if np.isscalar(alpha) else alpha
-    for k in pair.folds:
-        cross, penalty = pair.train_cross(k), _in_units(x, alphas[k])
-        if x.rows is not None and x.counts[k] < 2 * x.n_units:
-            # Solve for the fold's stimuli, not for the targets: one solution serves every y, and is smaller.
-            solution, unit = _solution(x, k, penalty, cross.dtype)
-            predicted, shift = product(solution[:, :-1].T, cross), None
-            if x.order is not None:  # the solution is for the stimuli where they stood
-                predicted = predicted[x.fold_order(k)]
-            if score == "r2":
-                predicted, shift = predicted / unit, (solution[:, -1] @ cross / unit).double()
-            values.append(score_predictions(pair, k, predicted, shift, score))
-        else:
-            inverse, unit = _inverse(x, k, penalty)
-            weights = product(inverse.to(cross.dtype), cross)
-            values.append(score_map(pair, k, weights / unit if score == "r2" else weights, score))
+    alphas = [alpha] * len(pair.x.counts) if np.isscalar(alpha) else alpha
+    if len(pair.folds) > 1:
+        _ = pair.sum_of_products, pair.x.sum_of_products  # before several threads ask for them
+    with workers(pair.x.sums.device) as each:
+        values = list(each(lambda k: _fold(pair, k, _in_units(pair.x, alphas[k]), score), pair.folds))
     return evenly(values, pair, score)
+
+
+def _fold(pair: Pair, k: int, penalty: float, score: str) -> Tensor:
+    """Scores of the units of y in fold k (n_units_y,)."""
+    x, cross = pair.x, pair.train_cross(k)
+    if x.rows is None or x.counts[k] >= 2 * x.n_units:
+        inverse, unit = _inverse(x, k, penalty)
+        weights = product(inverse.to(cross.dtype), cross)
+        return score_map(pair, k, weights / unit if score == "r2" else weights, score)
+    # Solve for the fold's stimuli, not for the targets: one solution serves every y, and is smaller.
+    solution, unit = _solution(x, k, penalty, cross.dtype)
+    predicted, shift = product(solution[:, :-1].T, cross), None
+    if x.order is not None:  # the solution is for the stimuli where they stood
+        predicted = predicted[x.fold_order(k)]
+    if score == "r2":
+        predicted, shift = predicted / unit, (solution[:, -1] @ cross / unit).double()
+    return score_predictions(pair, k, predicted, shift, score)
 
 
 def prepare(x: Layer, alpha: float) -> None:
@@ -122,16 +127,22 @@ def choose_alphas(pair: Pair, alphas: np.ndarray, score: str) -> list[float]:
     if n_folds < 3:
         folds = None if n_folds == 1 else n_folds
         raise ValueError(f'alpha="cv" chooses alpha inside the training folds: folds={folds}, use at least 3')
+    penalties = torch.tensor([_in_units(pair.x, float(alpha)) for alpha in alphas], dtype=torch.float64)
+    left_out = [(k, l) for k in range(n_folds) for l in range(k)]  # noqa: E741
     totals = torch.zeros(n_folds, len(alphas), dtype=torch.float64)
-    for k in range(n_folds):
-        for l in range(k):  # noqa: E741
-            values, vectors, rotated, mean = _without(pair, k, l)
-            for outer, inner in ((k, l), (l, k)):
-                tests = _Rotated(pair, inner, vectors, rotated, mean)
-                for i, alpha in enumerate(alphas):
-                    inverse = _inverted(values, _in_units(pair.x, float(alpha)), pair.x.noise)
-                    totals[outer, i] += tests.score(inverse, score)
+    _ = pair.x.sum_of_products, pair.sum_of_products  # before several threads ask for them
+    with workers(pair.x.sums.device) as each:
+        found = each(lambda two: _inner(pair, *two, penalties, score), left_out)
+        for two, scores in zip(left_out, found, strict=True):
+            totals[list(two)] += scores
     return [float(alphas[i]) for i in totals.argmax(1)]
+
+
+def _inner(pair: Pair, k: int, l: int, penalties: Tensor, score: str) -> Tensor:  # noqa: E741
+    """Scores (2, n_alphas) of maps fitted without folds k and l: on l, where k is the outer fold, and on k."""
+    values, vectors, rotated, means = _without(pair, k, l)
+    inverses = torch.stack([_inverted(values, float(penalty), pair.x.noise) for penalty in penalties])
+    return torch.stack([_Rotated(pair, test, vectors, rotated, means).scores(inverses, score) for test in (l, k)]).cpu()
 
 
 def _without(pair: Pair, k: int, l: int):  # noqa: E741
@@ -139,8 +150,8 @@ def _without(pair: Pair, k: int, l: int):  # noqa: E741
     x, y = pair.x, pair.y
     count = sum(x.counts) - x.counts[k] - x.counts[l]
     sums_x, sums_y = (z.sums.sum(0) - z.sums[k] - z.sums[l] for z in (x, y))
-    scatter = about_mean(x.products.sum(0) - x.products[k] - x.products[l], sums_x, sums_x, count)
-    cross = about_mean(pair.products.sum(0) - pair.products[k] - pair.products[l], sums_x, sums_y, count)
+    scatter = about_mean(x.sum_of_products - x.products[k] - x.products[l], sums_x, sums_x, count)
+    cross = about_mean(pair.sum_of_products - pair.products[k] - pair.products[l], sums_x, sums_y, count)
     squares = y.squares.sum(0) - y.squares[k] - y.squares[l] - sums_y**2 / count
     cross = torch.where(floored(squares, y.squares.sum(0)) > 0, cross, 0.0)  # what was silent taught nothing
     values, vectors = eigh(scatter)
@@ -148,31 +159,39 @@ def _without(pair: Pair, k: int, l: int):  # noqa: E741
 
 
 class _Rotated:
-    """A fold to be predicted, in the eigenvectors of its training scatter: an alpha then costs one product."""
+    """A fold to be predicted, in the eigenvectors of its training scatter: an alpha then costs one product.
+
+    In the precision of the activations: to tell good alphas from bad ones takes no more digits than those have.
+    """
 
     def __init__(self, pair: Pair, k: int, vectors: Tensor, rotated: Tensor, means):
-        self.y, self.k, self.rotated = pair.y, k, rotated
-        self.shift = (pair.x.test_mean(k) - means[0]) @ vectors
-        self.offset = pair.y.test_mean(k) - means[1]
-        self.squares = pair.y.test_squares(k)
-        self.covariance = rotated * product(vectors.T, pair.test_cross(k))
-        few = pair.x.rows is not None and pair.x.counts[k] < pair.x.n_units
-        self.factor = product(pair.x.test_rows(k), vectors) if few else None
-        self.scatter = None if few else product(vectors.T, product(pair.x.test_scatter(k), vectors))
-
-    def score(self, inverse: Tensor, score: str) -> float:
-        weights = inverse[:, None] * self.rotated
-        covariance = inverse @ self.covariance
-        if self.factor is not None:
-            variance = product(self.factor, weights).square_().sum(0)
+        x, y = pair.x, pair.y
+        self.y, self.k, self.rotated = y, k, rotated
+        self.shift = (x.test_mean(k) - means[0]) @ vectors
+        self.offset = y.test_mean(k) - means[1]
+        self.squares = y.test_squares(k)
+        if x.rows is not None and x.counts[k] < x.n_units:
+            factor = product(x.test_rows(k, x.rows.dtype), vectors.to(x.rows.dtype))
+            cross = product(factor.T, y.test_rows(k, factor.dtype))
         else:
-            variance = (weights * product(self.scatter, weights)).sum(0)
+            values, turn = eigh(product(vectors.T, product(x.test_scatter(k), vectors)))
+            factor = values.clamp_min(0).sqrt()[:, None] * turn.T
+            factor = factor if x.rows is None else factor.to(x.rows.dtype)
+            cross = product(vectors.T, pair.test_cross(k))
+        self.factor, self.covariance = factor, rotated * cross
+
+    def scores(self, inverses: Tensor, score: str) -> Tensor:
+        """Mean over units for each of `inverses` (n_alphas, n_units_x)."""
         seen = self.squares > 0
         if not seen.any():
             raise ValueError(f"no unit varies in fold {self.k + 1}: use fewer folds, or shuffle the images into folds")
+        covariance, dtype = product(inverses, self.covariance), self.factor.dtype
+        rotated = self.rotated.to(dtype)
+        predicted = (product(self.factor, inverse[:, None] * rotated) for inverse in inverses.to(dtype))
+        variance = torch.stack([torch.linalg.vector_norm(each, dim=0) for each in predicted]).double().square()
         if score == "r2":
-            missed = self.offset - self.shift @ weights
+            missed = self.offset - product(inverses * self.shift, self.rotated)
             residual = self.squares - 2 * covariance + variance + self.y.counts[self.k] * missed**2
-            return float((1 - residual / self.squares)[seen].mean())
+            return (1 - residual / self.squares)[:, seen].mean(1)
         spread = self.squares * variance
-        return float(torch.where(spread > 0, covariance * spread.rsqrt(), 0.0)[seen].mean())
+        return torch.where(spread > 0, covariance * spread.rsqrt(), 0.0)[:, seen].mean(1)

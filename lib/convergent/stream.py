@@ -8,8 +8,9 @@ from torch import Tensor
 
 from . import inputs
 from .folds import fold_sizes, shuffled_images
-from .linear_algebra import product
-from .moments import Layer, Pair, ShuffledPair, rounding
+from .linear_algebra import one_torch_thread, product
+from .moments import Layer, Pair, rounding
+from .shuffled import ShuffledPair
 
 
 class Moments:
@@ -44,6 +45,7 @@ class Moments:
         self.seen = np.zeros(self.n_stimuli, bool)
         self.a = self.b = None
 
+    @one_torch_thread()
     def update(self, batch_a: Mapping, batch_b: Mapping, start: int | None = None) -> None:
         """Add stimuli.
 
