@@ -35,7 +35,7 @@ MAPPINGS = ("linear", "procrustes", "permutation", "soft_matching")
 IN_SAMPLE = ("cka_debiased", "shape_cosine", "permutation", "soft_matching")
 LONG = 60  # seconds: a peer that took longer is not asked for the next larger size
 SAME = 1e-3  # values that differ by more are another estimate, whose time is no match
-ENOUGH = 60  # seconds: after so many, no further round
+ENOUGH = 120  # seconds: after so many, no further round
 
 
 @dataclass(frozen=True)

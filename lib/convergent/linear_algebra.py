@@ -17,11 +17,19 @@ from threadpoolctl import ThreadpoolController
 from torch import Tensor
 
 
-def product(a: Tensor, b: Tensor) -> Tensor:
-    """a @ b for matrices."""
+def product(a: Tensor, b: Tensor, out: Tensor | None = None) -> Tensor:
+    """a @ b for matrices, written to `out` where one is given."""
     if a.device.type != "cpu":
-        return a @ b
-    return torch.from_numpy(np.matmul(a.numpy(), b.numpy()))
+        return torch.matmul(a, b, out=out)
+    return torch.from_numpy(np.matmul(a.numpy(), b.numpy(), out=None if out is None else out.numpy()))
+
+
+def products_by_fold(a: Tensor, b: Tensor, counts: list[int]) -> Tensor:
+    """a'b of each fold of rows (n_folds, n_units_a, n_units_b)."""
+    found = torch.empty(len(counts), a.shape[1], b.shape[1], dtype=a.dtype, device=a.device)
+    for x, y, out in zip(a.split(counts), b.split(counts), found, strict=True):
+        product(x.T, y, out)
+    return found
 
 
 def eigh(matrix: Tensor) -> tuple[Tensor, Tensor]:

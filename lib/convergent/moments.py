@@ -14,7 +14,7 @@ from torch import Tensor
 from . import inputs
 from .folds import fold_sizes, shuffled_images
 from .lazy import cached_property
-from .linear_algebra import product
+from .linear_algebra import product, products_by_fold
 
 
 class Layer:
@@ -97,7 +97,12 @@ class Layer:
     @cached_property
     def products(self) -> Tensor:
         """(n_folds, n_units, n_units) float64: sums of products of units."""
-        return torch.stack([sums_of_products(fold, fold) for fold in self.rows.split(self.counts)])
+        return products_by_fold(self.exact_rows, self.exact_rows, self.counts)
+
+    @cached_property
+    def exact_rows(self) -> Tensor:
+        """`rows` in float64: float32 products err by 1e-7 of the largest eigenvalue, the size of the small ones."""
+        return self.rows.double()
 
     @cached_property
     def total(self) -> Tensor:
@@ -140,7 +145,8 @@ class Layer:
         """The same layer with its rows in another order that keeps every row in its fold: all sums stay."""
         other = object.__new__(Layer)
         other.__dict__.update(self.__dict__)
-        other.__dict__.pop("norms", None)  # the one thing here that goes by stimuli, not by units
+        for name in ("norms", "exact_rows"):  # what goes by stimuli, not by units
+            other.__dict__.pop(name, None)
         other.rows, other.order = self.rows[order], order
         if "_compacted" in self.__dict__:
             other._compacted = self._compacted.reordered(order)
@@ -212,8 +218,7 @@ class Pair:
     def products(self) -> Tensor:
         if self.origin is not None:
             return self.origin.products.transpose(1, 2)
-        folds = zip(self.x.rows.split(self.x.counts), self.y.rows.split(self.y.counts), strict=True)
-        return torch.stack([sums_of_products(a, b) for a, b in folds])
+        return products_by_fold(self.x.exact_rows, self.y.exact_rows, self.x.counts)
 
     @cached_property
     def sum_of_products(self) -> Tensor:
@@ -256,8 +261,7 @@ class Pair:
             return self.products
         if self.origin is not None:
             return self.origin.rough_products.transpose(1, 2)
-        folds = zip(*(r.split(self.x.counts) for r in rows), strict=True)
-        return torch.stack([product(a.T, b) for a, b in folds])
+        return products_by_fold(*rows, self.x.counts)
 
     def rough_cross(self, k: int) -> Tensor:
         """`train_cross` from `rough_products`."""
@@ -310,11 +314,6 @@ def of(X, Y, folds: int | None = 5, positions: int = 1, shuffle: int | None = No
     x, y = Layer.of(X, counts, "X"), Layer.of(Y, counts, "Y")
     inputs.warn_of_constant({"X": (x.n_units, x.n_all), "Y": (y.n_units, y.n_all)})
     return Pair(x, y)
-
-
-def sums_of_products(a: Tensor, b: Tensor) -> Tensor:
-    """a'b in float64: float32 products err by 1e-7 of the largest eigenvalue, which is the size of the small ones."""
-    return product(a.double().T, b.double())
 
 
 def rounding(peak: float, dtype: torch.dtype) -> float:

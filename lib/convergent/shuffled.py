@@ -5,7 +5,7 @@ from torch import Tensor
 
 from .lazy import cached_property
 from .linear_algebra import product
-from .moments import Pair, about_mean, sums_of_products
+from .moments import Pair, about_mean
 
 
 class ShuffledPair(Pair):
@@ -51,7 +51,7 @@ class ShuffledPair(Pair):
             start, stop = self.x.starts[self.fold], self.x.starts[self.fold + 1]
             streamed = self._test is not None
             products = products + (
-                self._test if streamed else sums_of_products(self.x.rows[start:stop], self.y.rows[start:stop])
+                self._test if streamed else product(self.x.exact_rows[start:stop].T, self.y.exact_rows[start:stop])
             )
         return about_mean(products, self.x.sums.sum(0), self.y.sums.sum(0), sum(self.x.counts))
 
