@@ -364,7 +364,7 @@ def main() -> None:
         "--only", nargs="+", choices=GROUPS, default=list(GROUPS), metavar="GROUP", help=", ".join(GROUPS)
     )
     parser.add_argument("--dtype", nargs="+", choices=("float32", "float64"), default=["float32"])
-    parser.add_argument("--rounds", type=int, default=5, help="as far as a minute goes")
+    parser.add_argument("--rounds", type=int, default=5, help="as far as two minutes go")
     parser.add_argument("--threads", type=int, default=os.cpu_count())
     parser.add_argument("--out", type=Path, default=ROOT / "_build" / "benchmarks")
     options = parser.parse_args()

@@ -302,7 +302,8 @@ def fill(text: str, found: dict) -> str:
 
 
 def main(folder: Path) -> None:
-    table = published.load("benchmarks")
+    table, about = published.read("benchmarks")
+    table.attrs = about
     page = folder / "benchmarks.md"
     page.write_text(fill(page.read_text(encoding="utf-8"), values(table)), encoding="utf-8")
     plots.use_style()

@@ -46,7 +46,9 @@ def peers():
 
 @pytest.fixture
 def table():
-    return published.load("benchmarks")
+    table, about = published.read("benchmarks")
+    table.attrs = about
+    return table
 
 
 @pytest.fixture(scope="module")

@@ -389,6 +389,30 @@ def test_subsets_are_balanced_seeded_and_nested(tmp_path):
 
 
 @smoke
+def test_parts_of_the_classes_have_none_in_common_and_make_up_the_whole(tmp_path):
+    folder = make_folder(tmp_path / "mine", classes=("ant", "bee", "cat", "dog", "eel"))
+    whole, parts = images.load(folder), [images.load(f"{folder}:{i}/2") for i in (1, 2)]
+    assert [part.classes for part in parts] == [["ant", "cat", "eel"], ["bee", "dog"]]
+    assert parts[1].title == "mine, part 2 of 2"
+    for split in ("train", "test"):
+        for i, part in enumerate(parts):
+            ours, every = getattr(part, split), getattr(whole, split)
+            assert torch.equal(ours.images, every.images[every.labels % 2 == i])
+            assert torch.equal(2 * ours.labels + i, every.labels[every.labels % 2 == i])
+    assert len({whole.hash, parts[0].hash, parts[1].hash}) == 3
+
+
+@smoke
+@pytest.mark.parametrize(
+    ("part", "says"),
+    [("3/2", "no part 3 of 2"), ("0/2", "no part 0 of 2"), ("1/3", "fewer than 2 of 3 classes")],
+)
+def test_a_part_that_cannot_be_is_refused(tmp_path, part, says):
+    with pytest.raises(ValueError, match=says):
+        images.load(f"{make_folder(tmp_path / 'mine')}:{part}")
+
+
+@smoke
 def test_a_class_that_runs_out_gives_all_it_has():
     labels = torch.tensor([0] * 2 + [1] * 50 + [2] * 50)
     split = images.Split(torch.zeros(102, 3, 2, 2, dtype=torch.uint8), labels)

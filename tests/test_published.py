@@ -51,12 +51,13 @@ def folder(run):
 
 @smoke
 def test_a_kept_table_comes_back_from_its_publication(folder):
-    found = published.load("depth")
+    assert list(published.load("depth")) == [DATA.title]
+    found = published.load("depth")[DATA.title]
     assert list(found.columns) == list(TABLE.columns)
     assert found.layer.tolist() == TABLE.layer.tolist()
     np.testing.assert_allclose(found.value, TABLE.value, rtol=1e-5)
     assert found.n.tolist() == [1, 2]
-    assert len(published.load("other_table")) == 1
+    assert len(published.load("other_table")[DATA.title]) == 1
     assert {path.name for path in folder.iterdir()} == {
         f"{n}.{e}" for n in ("depth", "other_table") for e in ("csv", "json")
     }
@@ -64,11 +65,10 @@ def test_a_kept_table_comes_back_from_its_publication(folder):
 
 @smoke
 def test_a_published_table_says_where_it_came_from(folder):
-    about = published.load("depth").attrs
-    assert about["title"] == DATA.title
-    assert about["provenance"]["data"] == f"{DATA.title}, SHA-256 {DATA.hash[:12]}"
-    assert about["provenance"]["seed"] == "3"
-    assert about["provenance"]["repeat"].startswith("papermill notebooks/01_test.ipynb")
+    about = published.load("depth")[DATA.title].attrs
+    assert about["data"] == f"{DATA.title}, SHA-256 {DATA.hash[:12]}"
+    assert about["seed"] == "3"
+    assert about["repeat"].startswith("papermill notebooks/01_test.ipynb")
 
 
 @smoke
@@ -77,6 +77,22 @@ def test_publishing_names_the_tables_and_does_so_twice_to_the_byte(run, folder):
     assert published.publish(run, folder) == ["depth", "other_table"]
     assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
     assert all(b"\r" not in content for content in before.values())
+
+
+@smoke
+def test_a_table_holds_the_runs_on_several_image_sets_and_only_its_own_is_replaced(run, tmp_path, monkeypatch):
+    def of(title, value):
+        notebook = json.loads(run.read_text().replace(DATA.title, title).replace("0.333333", value))
+        (tmp_path / "other.ipynb").write_text(json.dumps(notebook))
+        published.publish(tmp_path / "other.ipynb", tmp_path / "data" / "published")
+
+    of("One", "0.25"), of("Two", "0.5"), of("One", "0.75")
+    found = published.load("depth")
+    assert {title: table.value[0] for title, table in found.items()} == {"Two": 0.5, "One": 0.75}
+    assert [table.attrs["data"].split(",")[0] for table in found.values()] == list(found)
+    monkeypatch.setattr(published, "keep", lambda name, table: None)
+    both = published.beside("The cave", TABLE, "depth")
+    assert list(both) == ["this run: The cave", "published: Two", "published: One"]
 
 
 @smoke

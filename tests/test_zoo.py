@@ -198,7 +198,7 @@ def test_two_folders_of_one_name_are_two_sets_and_a_copy_is_the_same_set(tmp_pat
 @smoke
 def test_the_tier_chooses_recipe_and_width(monkeypatch):
     monkeypatch.setitem(zoo.RECIPES, "smoke", {"": RECIPE, "tiny": replace(RECIPE, epochs=1)})
-    monkeypatch.setitem(zoo.WIDTHS, "smoke", 0.2)
+    monkeypatch.setitem(zoo.WIDTHS, "smoke", {"": 0.2})
     [known], [other] = (
         zoo.get("cnn6", dataset(name=name), [0], tier="smoke", progress=False) for name in ("tiny", "x")
     )

@@ -126,11 +126,13 @@ def columns(latents):
 
 
 def whole(name, value, least):
+    """Raise ValueError unless `value` is a whole number of at least `least`."""
     if not isinstance(value, Integral) or isinstance(value, bool) or value < least:
         raise ValueError(f"{name} is {value!r}: it must be a whole number of at least {least}.")
 
 
 def known(kind, value, allowed):
+    """Raise ValueError, with the nearest names, unless `value` is one of `allowed`."""
     if value in allowed:
         return
     near = get_close_matches(str(value), allowed, n=3)

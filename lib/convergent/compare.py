@@ -44,6 +44,7 @@ class _Options:
     score: str
 
     def alphas(self, pair: Pair) -> float | list[float]:
+        """The penalty for this pair, or one a fold, chosen once and kept for its shuffles."""
         if self.alpha != "cv":
             return self.alpha
         if isinstance(pair, ShuffledPair):

@@ -154,6 +154,7 @@ class Stream:
         _warn(self.sides)
 
     def content(self):
+        """What a file must have been made from, for a hash."""
         for network in self.networks:
             for name, tensor in network.state_dict().items():
                 yield name.encode()
@@ -162,6 +163,7 @@ class Stream:
         yield np.ascontiguousarray(self.images.cpu().numpy())
 
     def prepare(self, each, alpha: float | None) -> None:
+        """Nothing: a stream collects what belongs to one layer while it reads."""
         layers = [layer for side in self.sides for layer in side.values()]
         if "linear" in self.plan["metrics"] and alpha is not None:
             list(each(lambda layer: ridge.prepare(layer, alpha), layers))
@@ -171,9 +173,11 @@ class Stream:
         return self.moments.pair(la, lb, self.sides[0][la], self.sides[1][lb])
 
     def shuffles(self, lb: str, nulls: int) -> range:
+        """Numbers of the shuffles that were collected."""
         return range(nulls)
 
     def shuffled(self, pair: Pair, la: str, lb: str, i: int) -> ShuffledPair:
+        """The same two layers, their stimuli no longer belonging together."""
         return self.moments.shuffled(pair, la, lb, i)
 
 

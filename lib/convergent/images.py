@@ -3,6 +3,7 @@
 import difflib
 import hashlib
 import os
+import re
 import warnings
 import zipfile
 from dataclasses import dataclass, replace
@@ -106,6 +107,7 @@ class _Known:
 
     @property
     def archive(self):
+        """Name of the file that the address leads to."""
         return self.url.rsplit("/", 1)[1]
 
 
@@ -155,7 +157,8 @@ def load(name, size=32, n_train=None, n_test=None, seed=0):
     ----------
     name : "cave", "cifar10", "cifar100", "tiny-imagenet", or a path
         A path leads to a folder or zip with `train/<class>/*` and `test/<class>/*` (or `val/<class>/*`);
-        a folder that has the name of a public set is "./cifar10".
+        a folder that has the name of a public set is "./cifar10". With ":1/2" or ":2/2" behind it (or thirds, …), one
+        part of the classes: every second, from the first or the second on. Parts have no class in common.
     size : int
         Height and width in pixels: the central square of each image, antialiased. Images of that size stay as they are.
     n_train, n_test : int, optional
@@ -175,7 +178,10 @@ def load(name, size=32, n_train=None, n_test=None, seed=0):
     name = os.fspath(name)
     if not isinstance(size, (int, np.integer)) or size < 1:
         raise ValueError(f"size={size!r}: give the height and width of the images in whole pixels, such as 32.")
-    data = _cave(size) if name == "cave" else _from_files(name, size)
+    whole, part = _part(name)
+    data = _cave(size) if whole == "cave" else _from_files(whole, size)
+    if part is not None:
+        data = _of_classes(data, name, *part)
     if n_train is None and n_test is None:
         return data
     train = data.train if n_train is None else data.train.sample(n_train, seed)
@@ -185,8 +191,34 @@ def load(name, size=32, n_train=None, n_test=None, seed=0):
 
 def check_name(name):
     """Raise what `load` would for a name that is neither a public set nor a path that exists, before any work."""
-    if name not in NAMES:
-        _user_path(name)
+    whole, _ = _part(name)
+    if whole not in NAMES:
+        _user_path(whole)
+
+
+def _part(name):
+    """("tiny-imagenet", (1, 2)) of "tiny-imagenet:1/2"; (name, None) of a name without a part."""
+    found = re.fullmatch(r"(.+):(\d+)/(\d+)", name)
+    if found is None:
+        return name, None
+    number, parts = int(found[2]), int(found[3])
+    if not 1 <= number <= parts:
+        raise ValueError(f"{name!r}: there is no part {number} of {parts}; write {found[1]}:1/{max(parts, 2)}")
+    return found[1], (number, parts)
+
+
+def _of_classes(data, name, number, parts):
+    """The classes number - 1, number - 1 + parts, …: neighbours in an ordered list go to different parts."""
+    kept = list(range(number - 1, len(data.classes), parts))
+    if len(kept) < 2:
+        raise ValueError(f"{name!r}: {parts} parts leave fewer than 2 of {len(data.classes)} classes: use fewer parts")
+    splits = []
+    for split in (data.train, data.test):
+        chosen = split[torch.isin(split.labels, torch.tensor(kept)).numpy()]
+        splits.append(replace(chosen, labels=(chosen.labels - kept[0]) // parts))
+    classes = [data.classes[i] for i in kept]
+    title = f"{data.title}, part {number} of {parts}"
+    return Dataset(name, title, *splits, classes, content_hash(*splits, classes), data.size)
 
 
 def content_hash(train, test, classes):

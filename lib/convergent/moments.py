@@ -72,6 +72,7 @@ class Layer:
 
     @property
     def held_out(self) -> bool:
+        """Whether fitting and scoring use different stimuli."""
         return len(self.counts) > 1
 
     @property
@@ -175,6 +176,7 @@ class Layer:
 
     @cached_property
     def sum_of_products(self) -> Tensor:
+        """`products` of all folds together."""
         return self.products.sum(0)
 
     def test_scatter(self, k: int) -> Tensor:
@@ -216,16 +218,19 @@ class Pair:
 
     @cached_property
     def products(self) -> Tensor:
+        """(n_folds, n_units_x, n_units_y) float64: sums of products of units of x and y."""
         if self.origin is not None:
             return self.origin.products.transpose(1, 2)
         return products_by_fold(self.x.exact_rows, self.y.exact_rows, self.x.counts)
 
     @cached_property
     def sum_of_products(self) -> Tensor:
+        """`products` of all folds together."""
         return self.products.sum(0)
 
     @property
     def folds(self) -> range:
+        """Folds on which this pair is scored."""
         return range(len(self.x.counts))
 
     @cached_property

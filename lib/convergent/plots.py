@@ -15,6 +15,23 @@ from torch import Tensor
 GREY = "#7a7a7a"
 WIDTH = 6.5  # inches: at the width of a page, text of 11 points is then no smaller than 9
 PALETTE = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#D55E00", "#56B4E9")
+# One colour for one metric in every chapter; kin share one (they are told apart by line or marker).
+METRIC_COLOURS = {
+    "linear": PALETTE[0],
+    "procrustes": PALETTE[1],
+    "permutation": PALETTE[2],
+    "soft_matching": "#999933",
+    "semi_matching": "#999933",
+    "cka": PALETTE[3],
+    "cka_debiased": PALETTE[3],
+    "shape_cosine": PALETTE[1],
+    "cca": "#8C564B",
+    "svcca": "#8C564B",
+    "pwcca": "#8C564B",
+    "rsa": PALETTE[4],
+    "mutual_knn": PALETTE[5],
+    "cknna": PALETTE[5],
+}
 COLOURS = {
     "trained": "#0072B2",
     "untrained": "#E69F00",

@@ -8,7 +8,7 @@ import pandas as pd
 from matplotlib.lines import Line2D
 
 from . import certainty
-from .plots import COLOURS, GREY, PALETTE, WIDTH
+from .plots import COLOURS, GREY, METRIC_COLOURS, PALETTE, WIDTH
 
 WORDS = {
     "linear": "linear map",
@@ -26,12 +26,11 @@ WORDS = {
     "mutual_knn": "mutual k-NN",
     "cknna": "CKNNA",
 }
-_OWN = {"linear": 0, "procrustes": 2, "permutation": 1, "cka": 3, "cka_debiased": 3, "cca": 4}
 _MARKERS = {"linear": "o", "procrustes": "s", "permutation": "D", "cka": "X", "cka_debiased": "X", "cca": "^"}
 
 
 def _colour(metric: str) -> str:
-    return COLOURS.get(metric, PALETTE[_OWN.get(metric, 5)])
+    return METRIC_COLOURS[metric]
 
 
 def _look(metric: str) -> dict:

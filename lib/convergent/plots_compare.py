@@ -5,7 +5,7 @@ import numpy as np
 import pandas as pd
 import seaborn as sns
 
-from .plots import GREY, PALETTE, WIDTH
+from .plots import GREY, METRIC_COLOURS, WIDTH
 
 METRIC_NAMES = {
     "linear": "linear map",
@@ -23,8 +23,6 @@ METRIC_NAMES = {
     "mutual_knn": "mutual k-NN",
     "cknna": "CKNNA",
 }
-# One colour for one metric in every chapter.
-METRIC_COLOURS = dict(zip(METRIC_NAMES, (*PALETTE, "#F0E442", "#000000"), strict=False))
 
 
 def heat_map(
@@ -50,17 +48,38 @@ def heat_map(
     size = (WIDTH, (WIDTH - 1.6) / len(metrics) + 1.3)
     figure, axes = plt.subplots(1, len(metrics), figsize=size, squeeze=False, sharey=True, layout="constrained")
     for ax, (metric, scores) in zip(axes[0], panels.items(), strict=True):
-        image = ax.imshow(scores, cmap="cividis", vmin=limits[0], vmax=limits[1])
-        best = scores.to_numpy().argmax(1)
-        ax.scatter(best, np.arange(len(best)), s=14, color="white", edgecolor="black", linewidth=0.6)
+        image = matrix(ax, scores, limits)
         ax.set(title=METRIC_NAMES.get(metric, metric), xlabel=f"layer of {names[1]}")
-        ax.set_xticks(range(scores.shape[1]), scores.columns, rotation=90)
-        ax.set_yticks(range(scores.shape[0]), scores.index)
-        ax.tick_params(length=0)
-        sns.despine(ax=ax, left=True, bottom=True)
     axes[0, 0].set_ylabel(f"layer of {names[0]}")
     figure.colorbar(image, ax=axes[0], shrink=0.6, aspect=14).outline.set_visible(False)
     return figure
+
+
+def matrix(ax, scores: pd.DataFrame, limits: tuple[float, float], columns: bool = False):
+    """Draw scores (layers, layers of the other network) with a dot at the largest of each row.
+
+    Parameters
+    ----------
+    columns : whether a ring marks the largest of each column too
+
+    Returns
+    -------
+    the image, for a colour bar
+    """
+    image = ax.imshow(scores, cmap="cividis", vmin=limits[0], vmax=limits[1])
+    values = scores.to_numpy()
+    best = values.argmax(1)
+    ax.scatter(best, np.arange(len(best)), s=14, color="white", edgecolor="black", linewidth=0.6)
+    if columns:
+        best = values.argmax(0)
+        # A white ring within a black one reads on every colour of the map.
+        for colour, width in (("black", 2.4), ("white", 1.2)):
+            ax.scatter(np.arange(len(best)), best, s=62, facecolor="none", edgecolor=colour, linewidth=width)
+    ax.set_xticks(range(scores.shape[1]), scores.columns, rotation=90)
+    ax.set_yticks(range(scores.shape[0]), scores.index)
+    ax.tick_params(length=0)
+    sns.despine(ax=ax, left=True, bottom=True)
+    return image
 
 
 def depth(tables: dict[str, pd.DataFrame], ylabel: str = "held-out correlation") -> plt.Figure:

@@ -9,17 +9,17 @@ from matplotlib.colors import to_hex
 from matplotlib.lines import Line2D
 from pandas.io.formats.style import Styler
 
-from .plots import GREY, PALETTE, WIDTH
+from .plots import GREY, METRIC_COLOURS, PALETTE, WIDTH
 
 COLOURS = {
-    "linear": PALETTE[0],
-    "linear map": PALETTE[0],
-    "Procrustes": PALETTE[1],
-    "rotation": PALETTE[1],
-    "permutation": PALETTE[2],
-    "CKA": PALETTE[3],
-    "RSA": PALETTE[4],
-    "mutual k-NN": PALETTE[5],
+    "linear": METRIC_COLOURS["linear"],
+    "linear map": METRIC_COLOURS["linear"],
+    "Procrustes": METRIC_COLOURS["procrustes"],
+    "rotation": METRIC_COLOURS["procrustes"],
+    "permutation": METRIC_COLOURS["permutation"],
+    "CKA": METRIC_COLOURS["cka"],
+    "RSA": METRIC_COLOURS["rsa"],
+    "mutual k-NN": METRIC_COLOURS["mutual_knn"],
     "own responses": GREY,
     "no map": GREY,
 }

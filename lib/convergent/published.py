@@ -21,8 +21,8 @@ def keep(name: str, table: pd.DataFrame) -> None:
     results.record(f"table_{name}", table.to_csv(index=False, float_format="%.6g"), show=False)
 
 
-def load(name: str) -> pd.DataFrame:
-    """The published table `name`; its `attrs` say title (of the image set) and provenance.
+def read(name: str) -> tuple[pd.DataFrame, dict]:
+    """The published table `name` as it lies in its file, and what the file beside it says of where it came from.
 
     Raises FileNotFoundError for a table that was not published, with the names of those that were.
     """
@@ -32,26 +32,37 @@ def load(name: str) -> pd.DataFrame:
         raise FileNotFoundError(
             f"no published table {name!r}; there are: {', '.join(sorted(p.stem for p in folder.glob('*.csv')))}"
         )
-    table = pd.read_csv(path)
-    table.attrs = json.loads((folder / f"{name}.json").read_text())
-    return table
+    return pd.read_csv(path), json.loads((folder / f"{name}.json").read_text())
+
+
+def load(name: str) -> dict[str, pd.DataFrame]:
+    """The published table of a chapter by title of the image set; the `attrs` of each are its provenance.
+
+    Raises FileNotFoundError as `read`.
+    """
+    everything, runs = read(name)
+    tables = {}
+    for title, table in everything.groupby("images", sort=False):
+        tables[title] = table.drop(columns="images").dropna(axis=1, how="all").reset_index(drop=True)
+        tables[title].attrs = runs[title]
+    return tables
 
 
 def beside(title: str, table: pd.DataFrame, name: str) -> dict[str, pd.DataFrame]:
-    """The reader's run and the published one, by title, for figures and claims that show both.
+    """The reader's run and the published ones, by title, for figures and claims that show all of them.
 
-    `table` is kept as `name`. While the published run itself is being made, it stands alone.
+    `table` is kept as `name`. While a published run itself is being made, it stands alone.
     """
     keep(name, table)
     if os.environ.get("CONVERGENT_PUBLISHING") == "1":
         return {title: table}
-    other = load(name)
-    return {f"this run: {title}": table, f"published: {other.attrs['title']}": other}
+    return {f"this run: {title}": table} | {f"published: {other}": run for other, run in load(name).items()}
 
 
 def publish(notebook: Path, folder: Path) -> list[str]:
     """Write every kept table of an executed notebook to `folder`, each as CSV with its provenance as JSON.
 
+    A table holds the runs on several image sets (column `images`); that of this notebook's images is replaced.
     Returns the names. Raises ValueError for a notebook that kept none or was not run to its stamp.
     """
     cells = json.loads(notebook.read_text(encoding="utf-8"))["cells"]
@@ -69,10 +80,17 @@ def publish(notebook: Path, folder: Path) -> list[str]:
             " run it to the end first"
         )
     folder.mkdir(parents=True, exist_ok=True)
+    title = stamps[-1]["data"].split(", SHA-256")[0]
     for name, text in tables.items():
-        pd.read_csv(io.StringIO(text)).to_csv(folder / f"{name}.csv", index=False, lineterminator="\n")
-        about = {"title": stamps[-1]["data"].split(", SHA-256")[0], "provenance": stamps[-1]}
-        (folder / f"{name}.json").write_text(json.dumps(about, indent=1) + "\n")
+        table, about = pd.read_csv(io.StringIO(text)), {title: stamps[-1]}
+        table.insert(0, "images", title)
+        path = folder / f"{name}.csv"
+        if path.exists():
+            others = pd.read_csv(path, float_precision="round_trip").query("images != @title")
+            table = pd.concat([others, table])
+            about = {k: v for k, v in json.loads(path.with_suffix(".json").read_text()).items() if k != title} | about
+        table.to_csv(path, index=False, lineterminator="\n")
+        path.with_suffix(".json").write_text(json.dumps(about, indent=1) + "\n")
     return sorted(tables)
 
 

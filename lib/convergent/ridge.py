@@ -185,13 +185,20 @@ class _Rotated:
         seen = self.squares > 0
         if not seen.any():
             raise ValueError(f"no unit varies in fold {self.k + 1}: use fewer folds, or shuffle the images into folds")
-        covariance, dtype = product(inverses, self.covariance), self.factor.dtype
-        rotated = self.rotated.to(dtype)
-        predicted = (product(self.factor, inverse[:, None] * rotated) for inverse in inverses.to(dtype))
-        variance = torch.stack([torch.linalg.vector_norm(each, dim=0) for each in predicted]).double().square()
+        sizes = inverses.amax(1, keepdim=True)
+        sizes = torch.where(sizes > 0, sizes, 1.0)  # taken out, or a large alpha's would leave float32's range
+        shares = inverses / sizes
+        covariance = product(shares, self.covariance)
+        rotated = self.rotated.to(self.factor.dtype)
+        scaled, predicted = torch.empty_like(rotated), rotated.new_empty(len(self.factor), rotated.shape[1])
+        lengths = []
+        for share in shares.to(rotated.dtype):  # into the same memory each time: to get new takes as long
+            product(self.factor, torch.mul(rotated, share[:, None], out=scaled), predicted)
+            lengths.append(torch.linalg.vector_norm(predicted, dim=0))
+        variance = torch.stack(lengths).double().square()
         if score == "r2":
             missed = self.offset - product(inverses * self.shift, self.rotated)
-            residual = self.squares - 2 * covariance + variance + self.y.counts[self.k] * missed**2
+            residual = self.squares - 2 * sizes * covariance + sizes**2 * variance + self.y.counts[self.k] * missed**2
             return (1 - residual / self.squares)[:, seen].mean(1)
         spread = self.squares * variance
         return torch.where(spread > 0, covariance * spread.rsqrt(), 0.0)[:, seen].mean(1)

@@ -25,6 +25,7 @@ class ShuffledPair(Pair):
 
     @property
     def folds(self) -> range:
+        """The one fold on which this pair is scored."""
         return range(self.fold, self.fold + 1)
 
     @cached_property
@@ -42,10 +43,12 @@ class ShuffledPair(Pair):
         return about_mean(self._train.float(), *sums, self.x.train_count(k))
 
     def rough_cross(self, k: int) -> Tensor:
+        """`train_cross`: single precision is all there is."""
         return self.train_cross(k).double()
 
     @cached_property
     def total(self) -> Tensor:
+        """Cross scatter of all stimuli (n_units_x, n_units_y)."""
         products = self._train.double()
         if self.x.held_out:
             start, stop = self.x.starts[self.fold], self.x.starts[self.fold + 1]
@@ -56,6 +59,7 @@ class ShuffledPair(Pair):
         return about_mean(products, self.x.sums.sum(0), self.y.sums.sum(0), sum(self.x.counts))
 
     def test_cross(self, k: int) -> Tensor:
+        """Cross scatter of the stimuli of fold `k`, in single precision."""
         return self.once("test_cross", k, lambda pair, k: pair._test_cross(k))
 
     def _test_cross(self, k: int) -> Tensor:
@@ -66,14 +70,18 @@ class ShuffledPair(Pair):
         return product(self.x.test_rows(k, self.dtype).T, self.y.test_rows(k, self.dtype))
 
     def test_cross_at(self, k: int, i: Tensor, j: Tensor) -> Tensor:
+        """`test_cross(k)[i, j]` in float64."""
         return self.test_cross(k)[i, j].double()
 
     def flipped(self) -> "ShuffledPair":
+        """The same from y to x."""
         return ShuffledPair(self.y, self.x, self.fold, test=None if self._test is None else self._test.T, origin=self)
 
     def compact(self) -> "ShuffledPair":
+        """With x in at most as many columns as stimuli."""
         return self if self.x.compact() is self.x else ShuffledPair(self.x.compact(), self.y, self.fold)
 
     def compact_both(self) -> "ShuffledPair":
+        """With both in at most as many columns as stimuli."""
         x, y = self.x.compact(), self.y.compact()
         return self if x is self.x and y is self.y else ShuffledPair(x, y, self.fold)

@@ -206,6 +206,7 @@ class _Side:
         self.within = {name: torch.zeros(n_folds, n + 1, n + 1, **where) for name, n in self.sizes.items()}
 
     def check(self, batch: dict[str, Tensor]) -> None:
+        """Refuse a batch whose layers or units differ from those of the first."""
         sizes = {name: rows.shape[1] for name, rows in batch.items()}
         if sizes != self.sizes:
             raise ValueError(f"the batch has layers {sizes}, those before had {self.sizes}")
@@ -274,6 +275,7 @@ class _Side:
         return torch.cat([-2 * mean, torch.ones_like(mean[:1])]), mean @ mean
 
     def layer(self, name: str) -> Layer:
+        """One layer's moments as `moments.Layer`."""
         if name not in self.slices:
             raise ValueError(f"layer {name!r} did not come; there are {', '.join(self.slices)}")
         kept = inputs.varying(self.varies[name], f"layer {name}")

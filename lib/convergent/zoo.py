@@ -1,13 +1,14 @@
 """Trained networks, kept by the recipe that made them.
 
 `get` looks in `data/zoo/` (shipped with the book), then in the cache, and trains what is in neither. What a file is
-follows from what made it: architecture, width, image set, recipe and seed. A file whose SHA-256 is not the recorded
+follows from what made it: architecture, width, image set, recipe and seeds. A file whose SHA-256 is not the recorded
 one is never used. `python -m convergent.zoo` trains the shipped networks anew; a killed run goes on where it was.
 """
 
 import hashlib
 import json
 import platform
+import re
 import shutil
 import sys
 import warnings
@@ -32,10 +33,16 @@ RECIPES: dict[str, dict[str, Recipe]] = {
     "full": {"cave": Recipe(epochs=60, crop=2), "": Recipe(epochs=60)},
 }
 LONG = 100_000  # images seen in training above which its time is estimated and said first
-WIDTHS = {"smoke": 0.5, "laptop": 1.0, "full": 1.0}
+# Factors on channels, by tier and architecture ("": any other): narrow enough to train in minutes on two cores.
+WIDTHS = {
+    "smoke": {"resnet18": 0.125, "": 0.5},
+    "laptop": {"resnet18": 0.25, "alexnet": 0.5, "vgg11": 0.5, "": 1.0},
+    "full": {"": 1.0},
+}
 
 # What data/zoo/ holds: architecture, image set, seed, whether with its trajectory.
 SHIPPED = [("cnn6", name, seed, seed < 2) for name in ("cave", "cifar10") for seed in range(4)]
+SHIPPED += [("resnet18", "cave", seed, False) for seed in range(4)]
 
 
 @dataclass(frozen=True)
@@ -61,12 +68,17 @@ class Entry:
     def untrained(self) -> nn.Module:
         """The same network before its first step: what the architecture and chance had given it."""
         record = self.record
-        return networks.load(record["architecture"], len(record["classes"]), record["width"], seed=record["seed"])
+        return networks.load(record["architecture"], len(record["classes"]), record["width"], seed=self.initial)
 
     @property
     def seed(self) -> int:
-        """Seed of its initial weights, order of images and augmentation."""
+        """Seed of the order of images, augmentation and random labels; `initial` is that of the weights."""
         return self.record["seed"]
+
+    @property
+    def initial(self) -> int:
+        """Seed of its initial weights."""
+        return _initial(self.record)
 
     @property
     def accuracy(self) -> float:
@@ -108,6 +120,7 @@ def get(
     recipe: Recipe | None = None,
     width: float | None = None,
     progress: bool = True,
+    initial: Iterable[int] | None = None,
 ) -> list[Entry]:
     """One trained network a seed: shipped, from the cache, or trained now.
 
@@ -115,14 +128,16 @@ def get(
     ----------
     architecture : one of `networks.ARCHITECTURES`
     dataset : a name or path that `images.load` understands, or a `Dataset`: then networks of exactly these images
-    seeds : of initial weights, order of images and augmentation
+    seeds : of initial weights, order of images, augmentation and random labels
     tier : "smoke", "laptop" or "full": chooses `recipe` and `width` where these are None
     trajectory : whether `Entry.checkpoints` must be there
+    initial : seeds of the initial weights, one for each of `seeds`, which then decide the rest: order of images,
+        augmentation, random labels. None: the same seeds.
 
     Raises
     ------
-    ValueError for an unknown architecture or tier, or no seeds; and what `images.load` raises where a network must be
-    trained and its images are not here.
+    ValueError for an unknown architecture or tier, no seeds, or another number of initial ones; and what `images.load`
+    raises where a network must be trained and its images are not here.
     """
     if tier not in RECIPES:
         raise ValueError(f"tier {tier!r} is not one of {', '.join(RECIPES)}")
@@ -133,25 +148,33 @@ def get(
         )
     if not (seeds := [int(seed) for seed in seeds]):
         raise ValueError("no seeds: ask for at least one, such as seeds=range(4)")
+    starts = seeds if initial is None else [int(seed) for seed in initial]
+    if len(starts) != len(seeds):
+        raise ValueError(f"{len(starts)} initial seeds for {len(seeds)} networks: give one for each, or none")
     named = dataset if isinstance(dataset, str) else dataset.name
-    recipe = recipe or RECIPES[tier].get(named, RECIPES[tier][""])
+    recipe = recipe or _default(RECIPES[tier], named)
     wanted = {
         "architecture": architecture,
-        "width": float(WIDTHS[tier] if width is None else width),
+        "width": float(_default(WIDTHS[tier], architecture) if width is None else width),
         "recipe": asdict(recipe),
     }
     if dataset in images.NAMES if isinstance(dataset, str) else _ships(dataset):
         wanted["dataset"] = named
     else:  # Two folders may share a name, a folder may change, a part has the name of the whole: the content counts.
         dataset = images.load(dataset) if isinstance(dataset, str) else dataset
-        wanted["dataset"] = f"{Path(named).stem}-{dataset.hash[:12]}"
-    found = [_shipped(wanted | {"seed": seed}, trajectory) for seed in seeds]
-    for i, seed in enumerate(seeds):
+        words = Path(named).stem if Path(named).exists() else re.sub(r"[^\w-]+", "-", named)
+        wanted["dataset"] = f"{words}-{dataset.hash[:12]}"
+    pairs = zip(seeds, starts, strict=True)
+    each = [wanted | {"seed": seed} | ({"initial": start} if start != seed else {}) for seed, start in pairs]
+    found = [_shipped(one, trajectory) for one in each]
+    for i, one in enumerate(each):
         if found[i] is None:
-            dataset, found[i] = _cached_or_trained(
-                wanted | {"seed": seed}, dataset, recipe, trajectory, progress, n_left=found.count(None)
-            )
+            dataset, found[i] = _cached_or_trained(one, dataset, recipe, trajectory, progress, n_left=found.count(None))
     return found
+
+
+def _default(table: dict, name: str):
+    return table.get(name, table[""])
 
 
 def seconds_to_train(architecture: str, data: images.Dataset, recipe: Recipe, width: float = 1.0) -> float:
@@ -162,6 +185,11 @@ def seconds_to_train(architecture: str, data: images.Dataset, recipe: Recipe, wi
     epoch = training.train(network, data, probe, progress=False).epochs[1]  # the first one warms up
     per_image = epoch["seconds"] / (n_probe // recipe.batch_size * recipe.batch_size)
     return recipe.epochs * (per_image * min(recipe.n_train or len(data.train), len(data.train)) + epoch["test_seconds"])
+
+
+def _initial(record: dict) -> int:
+    """Seed of the initial weights: one of its own only where the record says so."""
+    return record.get("initial", record["seed"])
 
 
 def _manifest() -> list[dict]:
@@ -176,7 +204,8 @@ def _ships(dataset: images.Dataset) -> bool:
 
 def _shipped(wanted: dict, trajectory: bool) -> Entry | None:
     for record in _manifest():
-        same = all(record[key] == value for key, value in wanted.items() if key != "recipe")
+        same = all(record.get(key) == value for key, value in wanted.items() if key not in ("recipe", "initial"))
+        same = same and _initial(record) == _initial(wanted)
         # Through Recipe, so that a recipe written before an option existed still means what it meant.
         if same and Recipe(**record["recipe"]) == Recipe(**wanted["recipe"]):
             if trajectory and "trajectory_file" not in record:
@@ -221,7 +250,7 @@ def _record(path: Path) -> dict | None:
 
 
 def _train(wanted: dict, data: images.Dataset, recipe: Recipe, folder: Path, trajectory: bool, progress: bool) -> Entry:
-    network = networks.load(wanted["architecture"], len(data.classes), wanted["width"], seed=wanted["seed"])
+    network = networks.load(wanted["architecture"], len(data.classes), wanted["width"], seed=_initial(wanted))
     state = folder / f"training-{'with' if trajectory else 'without'}-trajectory"
     run = training.train(network, data, recipe, wanted["seed"], state, checkpoints=trajectory, progress=progress)
     half = training.mixed_precision(training.device())
@@ -287,8 +316,8 @@ def build(folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     records = []
     for architecture, name, seed, trajectory in SHIPPED:
-        recipe = RECIPES["laptop"].get(name, RECIPES["laptop"][""])
-        wanted = {"architecture": architecture, "width": 1.0, "recipe": asdict(recipe), "dataset": name, "seed": seed}
+        recipe, width = _default(RECIPES["laptop"], name), _default(WIDTHS["laptop"], architecture)
+        wanted = {"architecture": architecture, "width": width, "recipe": asdict(recipe), "dataset": name, "seed": seed}
         _, entry = _cached_or_trained(wanted, name, recipe, trajectory, progress=True)
         record = dict(entry.record)
         for kind in ("file", "trajectory_file"):
