@@ -42,8 +42,8 @@ def load(name: str) -> dict[str, pd.DataFrame]:
     """
     everything, runs = read(name)
     tables = {}
-    for title, table in everything.groupby("images", sort=False):
-        tables[title] = table.drop(columns="images").dropna(axis=1, how="all").reset_index(drop=True)
+    for title, table in everything.groupby("image_set", sort=False):
+        tables[title] = table.drop(columns="image_set").dropna(axis=1, how="all").reset_index(drop=True)
         tables[title].attrs = runs[title]
     return tables
 
@@ -62,7 +62,7 @@ def beside(title: str, table: pd.DataFrame, name: str) -> dict[str, pd.DataFrame
 def publish(notebook: Path, folder: Path) -> list[str]:
     """Write every kept table of an executed notebook to `folder`, each as CSV with its provenance as JSON.
 
-    A table holds the runs on several image sets (column `images`); that of this notebook's images is replaced.
+    A table holds the runs on several image sets (column `image_set`); that of this notebook's images is replaced.
     Returns the names. Raises ValueError for a notebook that kept none or was not run to its stamp.
     """
     cells = json.loads(notebook.read_text(encoding="utf-8"))["cells"]
@@ -83,10 +83,10 @@ def publish(notebook: Path, folder: Path) -> list[str]:
     title = stamps[-1]["data"].split(", SHA-256")[0]
     for name, text in tables.items():
         table, about = pd.read_csv(io.StringIO(text)), {title: stamps[-1]}
-        table.insert(0, "images", title)
+        table.insert(0, "image_set", title)
         path = folder / f"{name}.csv"
         if path.exists():
-            others = pd.read_csv(path, float_precision="round_trip").query("images != @title")
+            others = pd.read_csv(path, float_precision="round_trip").query("image_set != @title")
             table = pd.concat([others, table])
             about = {k: v for k, v in json.loads(path.with_suffix(".json").read_text()).items() if k != title} | about
         table.to_csv(path, index=False, lineterminator="\n")
