@@ -106,6 +106,21 @@ def _cut(pixels, labels, n_train, classes, lossy):
     )
 
 
+def read_zip(path, folder, size):
+    """Names below `folder` of a zip and its images there: (list of names, uint8 (n, 3, size, size)), sorted by name.
+
+    Raises
+    ------
+    ValueError for a damaged archive, no images there, or images that cannot be read.
+    """
+    with _open(path) as files:
+        names = [n for n in files.names if n.startswith(f"{folder}/") and PurePosixPath(n).suffix.lower() in IMAGES]
+        if not names:
+            raise ValueError(f"{path} has no images in {folder}/: is it the right archive?")
+        pixels = _decode_all(files.path, names, lambda name: _decode(files.read(name), size), size)
+    return [name[len(folder) + 1 :] for name in names], pixels
+
+
 # Where the bytes come from
 
 

@@ -6,9 +6,13 @@ Every network takes images as they come from `convergent.images`: uint8, or floa
 
 import difflib
 from collections.abc import Callable
+from pathlib import Path
 
 import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
 from torch import Tensor, nn
+from torch.nn.functional import interpolate
 from torchvision.models.resnet import BasicBlock
 
 
@@ -21,6 +25,7 @@ class Normalise(nn.Module):
         self.register_buffer("std", torch.tensor(std).view(1, 3, 1, 1), persistent=False)
 
     def forward(self, images: Tensor) -> Tensor:
+        """uint8 or [0, 1] images (n_images, 3, height, width), normalised."""
         if images.dtype == torch.uint8:
             images = images.float() / 255
         return (images - self.mean) / self.std
@@ -44,6 +49,7 @@ class ImageNetwork(nn.Module):
         self.head = nn.Linear(n_features, n_classes, bias=head_bias)
 
     def forward(self, images: Tensor) -> Tensor:
+        """Scores of the classes (n_images, n_classes)."""
         z = self.normalise(images)
         for name in self.layer_names:
             z = getattr(self, name)(z)
@@ -138,6 +144,60 @@ ARCHITECTURES: dict[str, Callable[..., ImageNetwork]] = {
 }
 
 
+def split(name: str) -> tuple[str, str | None]:
+    """A name without its weights, and these: "torchvision:alexnet?weights=FILE" gives ("torchvision:alexnet", "FILE").
+
+    Raises
+    ------
+    ValueError for anything but "weights=" after a question mark.
+    """
+    model, mark, query = name.partition("?")
+    key, _, weights = query.partition("=")
+    if mark and (key != "weights" or not weights):
+        raise ValueError(f"network {name!r}: after the name comes '?weights=FILE.safetensors' or '?weights=random'")
+    return model, weights or None
+
+
+def check(name: str) -> None:
+    """Raise what `load` would for a name that it does not know, or weights that are not there, before any work.
+
+    Raises
+    ------
+    ValueError for an unknown name (with the nearest ones).
+    FileNotFoundError for a file of weights that does not exist.
+    """
+    full, (name, weights) = name, split(name)
+    source, _, model = name.rpartition(":")
+    if source not in ("", "torchvision", "timm"):
+        raise ValueError(f"network {name!r}: {source!r} is not a source; use 'torchvision:' or 'timm:'")
+    if not source and model not in ARCHITECTURES:
+        raise ValueError(
+            f"network {name!r} is not one of {', '.join(ARCHITECTURES)}.{_near(model, ARCHITECTURES)}"
+            " Networks of other packages are written 'torchvision:resnet18' or 'timm:vit_tiny_patch16_224'."
+        )
+    if source:
+        known = _names(source)
+        if model not in known:
+            raise ValueError(f"{source} has no network {model!r}.{_near(model, known)}")
+    if weights not in (None, "random") and not Path(weights).is_file():
+        raise FileNotFoundError(f"network {full!r}: there is no file {weights!r} here ({Path.cwd()})")
+
+
+def _near(model: str, known) -> str:
+    near = difflib.get_close_matches(model, known, n=3)
+    return f" Did you mean {' or '.join(map(repr, near))}?" if near else ""
+
+
+def _names(source: str) -> list[str]:
+    if source == "torchvision":
+        from torchvision import models
+
+        return models.list_models()
+    import timm
+
+    return timm.list_models() + timm.list_pretrained()
+
+
 def load(
     name: str, n_classes: int = 10, width: float = 1.0, seed: int | None = None, pretrained: bool = True
 ) -> nn.Module:
@@ -145,7 +205,8 @@ def load(
 
     Parameters
     ----------
-    name : one of `ARCHITECTURES`, "torchvision:NAME" or "timm:NAME"
+    name : one of `ARCHITECTURES`, "torchvision:NAME" or "timm:NAME"; after it "?weights=FILE.safetensors" for weights
+        of your own (a state dict, as `safetensors.torch.save_file` writes it), or "?weights=random" for none
     n_classes : outputs of one of ours (pretrained networks keep their own classifier)
     width : factor on the number of channels of one of ours
     seed : of the initial weights; None draws them from torch's global generator
@@ -153,57 +214,93 @@ def load(
 
     Returns
     -------
-    nn.Module in evaluation mode on the CPU; takes uint8 or [0, 1] images (n_images, 3, height, width).
+    nn.Module in evaluation mode on the CPU; takes uint8 or [0, 1] images (n_images, 3, height, width). One of another
+    package has an attribute `input_size`, the height of the images that it was made for.
 
     Raises
     ------
-    ValueError for an unknown name (with the nearest ones), a width that is not positive, fewer than 2 classes.
+    ValueError for an unknown name (with the nearest ones), a width that is not positive, fewer than 2 classes, a file
+    of weights that is no such file or belongs to another network.
+    FileNotFoundError for a file of weights that does not exist.
     OSError (from the download) where weights are wanted and there is no network connection.
     """
+    check(name)
+    full, (name, weights) = name, split(name)
     source, _, model = name.rpartition(":")
-    if source not in ("", "torchvision", "timm"):
-        raise ValueError(f"network {name!r}: {source!r} is not a source; use 'torchvision:' or 'timm:'")
-    if not source and model not in ARCHITECTURES:
-        near = difflib.get_close_matches(model, ARCHITECTURES, n=2)
-        hint = f" Did you mean {' or '.join(map(repr, near))}?" if near else ""
-        raise ValueError(
-            f"network {name!r} is not one of {', '.join(ARCHITECTURES)}.{hint}"
-            " Networks of other packages are written 'torchvision:resnet18' or 'timm:vit_tiny_patch16_224'."
-        )
     if not source and (width <= 0 or n_classes < 2):
         raise ValueError(f"network {name!r} needs width > 0 and at least 2 classes, not {width} and {n_classes}")
+    pretrained = pretrained and weights is None
     with torch.random.fork_rng(enabled=seed is not None):
         if seed is not None:
             torch.manual_seed(seed)
         if not source:
-            return ARCHITECTURES[model](n_classes, width).eval()
-        return (_from_torchvision if source == "torchvision" else _from_timm)(model, pretrained).eval()
+            network = ARCHITECTURES[model](n_classes, width)
+        else:
+            network = (_from_torchvision if source == "torchvision" else _from_timm)(model, pretrained)
+    if weights not in (None, "random"):
+        _fill(network, Path(weights), full)
+    return network.eval()
+
+
+def _fill(network: nn.Module, path: Path, name: str) -> None:
+    try:
+        state = load_file(path)
+    except SafetensorError as error:
+        raise ValueError(
+            f"network {name!r}: {path} is not a safetensors file ({error}); safetensors.torch.save_file writes one"
+        ) from error
+    wanted = network.state_dict()
+    missing, unknown = wanted.keys() - state.keys(), state.keys() - wanted.keys()
+    other = [key for key in wanted.keys() & state.keys() if wanted[key].shape != state[key].shape]
+    # Counts of batches came into batch norm later than its statistics: older files do not have them.
+    missing = {key for key in missing if not key.endswith("num_batches_tracked")}
+    if missing or unknown or other:
+        found = {"lacks": missing, "has": unknown, "differs in shape at": other}
+        told = "; ".join(
+            f"{verb} {', '.join(sorted(keys)[:3])}" + (f" and {len(keys) - 3} more" if len(keys) > 3 else "")
+            for verb, keys in found.items()
+            if keys
+        )
+        raise ValueError(f"network {name!r}: {path} holds the weights of another network: it {told}")
+    network.load_state_dict(wanted | state)
 
 
 def _from_torchvision(model: str, pretrained: bool) -> nn.Module:
     from torchvision import models
 
-    if model not in models.list_models():
-        near = difflib.get_close_matches(model, models.list_models(), n=3)
-        raise ValueError(f"torchvision has no network {model!r}. Near names: {', '.join(near) or 'none'}")
     network = models.get_model(model, weights="DEFAULT" if pretrained else None)
-    return _normalising(network, (0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
+    # Those of detection and video say no size of crop.
+    size = getattr(models.get_model_weights(model).DEFAULT.transforms(), "crop_size", [224])[0]
+    return _prepared(network, (0.485, 0.456, 0.406), (0.229, 0.224, 0.225), size)
 
 
 def _from_timm(model: str, pretrained: bool) -> nn.Module:
     import timm
 
-    if not timm.is_model(model):
-        near = difflib.get_close_matches(model, timm.list_models(), n=3)
-        raise ValueError(f"timm has no network {model!r}. Near names: {', '.join(near) or 'none'}")
     network = timm.create_model(model, pretrained=pretrained)
-    return _normalising(network, network.pretrained_cfg["mean"], network.pretrained_cfg["std"])
+    made_for = network.pretrained_cfg
+    return _prepared(network, made_for["mean"], made_for["std"], made_for["input_size"][-1])
 
 
-def _normalising(network: nn.Module, mean, std) -> nn.Module:
+def _prepared(network: nn.Module, mean, std, size: int) -> nn.Module:
     """A hook, not a wrapper: the layers keep the names by which the package's users know them."""
-    normalise = Normalise(mean, std)
+    normalise, network.input_size = Normalise(mean, std), size
     network.register_forward_pre_hook(lambda module, inputs: (normalise.to(inputs[0].device)(inputs[0]),))
+    return network
+
+
+def enlarge(network: nn.Module) -> nn.Module:
+    """The same network, which from now on enlarges images below its `input_size` to that (bilinearly).
+
+    A network that was made for 224 pixels fails on 32, or sees of them only what is as large as its coarsest filters.
+    """
+
+    def grow(module, inputs):
+        small = inputs[0].shape[-1] < network.input_size
+        size = (network.input_size,) * 2
+        return (interpolate(inputs[0], size, mode="bilinear", align_corners=False),) if small else None
+
+    network.register_forward_pre_hook(grow)  # after the one that normalises, and so on floats
     return network
 
 
