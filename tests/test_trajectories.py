@@ -83,7 +83,7 @@ def test_the_share_is_one_where_nothing_happens_after_the_first_epoch():
 
 
 def test_the_share_above_the_start_is_zero_where_nothing_happens_in_the_first_epoch():
-    found = trajectories.shares(readings(0.3, 0.3, 0.7), 5, nulls=5, resamples=8)
+    found = trajectories.shares(readings(0.5, 0.5, 0.8), 5, nulls=5, resamples=8)
     assert of(found).above_start == 0
     assert 0 < of(found).above_chance < 1, "what the start has above chance counts"
 
@@ -350,7 +350,8 @@ def test_controls_name_what_two_networks_share(grid):
     counts = found.groupby("shared").pair.nunique()
     assert counts.to_dict() == {"initial weights": 2, "nothing": 2, "order of images": 2}
     start = found[found.step == 0].groupby("shared").value
-    assert start.min()["initial weights"] == pytest.approx(1, abs=1e-6)
+    assert start.median()["initial weights"] == pytest.approx(1, abs=1e-6)
+    assert start.min()["initial weights"] > 0.9, "a unit that is silent in all but one fold cannot be predicted there"
     assert start.max()["order of images"] < 0.999
     twice = found[(found.step == 0) & (found.layer == "layer1")].groupby("shared").value.apply(sorted)
     assert twice["nothing"] == pytest.approx(twice["order of images"]), "before training, the order has done nothing"
