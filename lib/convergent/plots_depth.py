@@ -162,7 +162,7 @@ def matrices(panels: Mapping[str, Mapping[str, pd.DataFrame]]) -> plt.Figure:
     """
     titles = list(next(iter(panels.values())))
     width = WIDTH if len(titles) > 1 else 0.62 * WIDTH
-    shape = {"figsize": (width, (width / len(titles) + 0.6) * len(panels) - 0.4), "layout": "constrained"}
+    shape = {"figsize": (width, (0.85 * width / len(titles) + 0.6) * len(panels)), "layout": "constrained"}
     figure, axes = plt.subplots(len(panels), len(titles), squeeze=False, **shape)
     for line, (metric, row) in zip(axes, panels.items(), strict=True):
         limits = min(0, *(p.to_numpy().min() for p in row.values())), max(p.to_numpy().max() for p in row.values())
