@@ -1,5 +1,7 @@
 """Ridge regression between layers from fold moments: one factorisation of a source layer serves every target."""
 
+from contextlib import nullcontext
+
 import numpy as np
 import torch
 from torch import Tensor
@@ -9,6 +11,7 @@ from .mappings import Scores, evenly, rank_floor, score_map, score_predictions
 from .moments import Layer, Pair, about_mean, floored
 
 N_ALPHAS = 17
+LARGE = 128**2  # pairs of units
 
 
 def linear(pair: Pair, alpha: float | list[float], score: str = "pearson") -> Scores:
@@ -20,9 +23,14 @@ def linear(pair: Pair, alpha: float | list[float], score: str = "pearson") -> Sc
     alphas = [alpha] * len(pair.x.counts) if np.isscalar(alpha) else alpha
     if len(pair.folds) > 1:
         _ = pair.sum_of_products, pair.x.sum_of_products  # before several threads ask for them
-    with workers(pair.x.sums.device) as each:
+    with _workers(pair) as each:
         values = list(each(lambda k: _fold(pair, k, _in_units(pair.x, alphas[k]), score), pair.folds))
     return evenly(values, pair, score)
+
+
+def _workers(pair: Pair):
+    """A map over folds: in threads where a fold takes longer than to start them."""
+    return workers(pair.x.sums.device) if pair.x.n_units * pair.y.n_units >= LARGE else nullcontext(map)
 
 
 def _fold(pair: Pair, k: int, penalty: float, score: str) -> Tensor:
@@ -131,7 +139,7 @@ def choose_alphas(pair: Pair, alphas: np.ndarray, score: str) -> list[float]:
     left_out = [(k, l) for k in range(n_folds) for l in range(k)]  # noqa: E741
     totals = torch.zeros(n_folds, len(alphas), dtype=torch.float64)
     _ = pair.x.sum_of_products, pair.sum_of_products  # before several threads ask for them
-    with workers(pair.x.sums.device) as each:
+    with _workers(pair) as each:
         found = each(lambda two: _inner(pair, *two, penalties, score), left_out)
         for two, scores in zip(left_out, found, strict=True):
             totals[list(two)] += scores
