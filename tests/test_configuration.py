@@ -25,7 +25,7 @@ INSTRUCTIONS = DOCUMENTS + WORKFLOWS
 # What commands in the documents write, or what each reader has for themselves.
 MADE_LATER = re.compile(r"^(_build|\.venv|data/cache)(/|$)|^(out|mine)\.ipynb$|^notebooks/NN_name\.ipynb$")
 # Repositories of others that our texts may name. A link to ours is never listed here.
-OTHERS = {"astral-sh/ruff-pre-commit", "kynan/nbstripout"}
+OTHERS = {"astral-sh/ruff-pre-commit", "kynan/nbstripout", "rgeirhos/texture-vs-shape"}
 
 
 def read_yaml(name: str):
