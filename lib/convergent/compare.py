@@ -11,7 +11,7 @@ from tqdm import tqdm
 from . import inputs, kernels, mappings, ridge, similarity
 from .comparison_file import ComparisonFile
 from .comparison_sources import Activations, Stream
-from .linear_algebra import workers
+from .linear_algebra import one_torch_thread, workers
 from .moments import Pair
 from .shuffled import ShuffledPair
 
@@ -164,6 +164,7 @@ def compare(
     return pd.DataFrame(rows)
 
 
+@one_torch_thread()
 def null(
     metric: str, X, Y, n: int = 20, positions: int = 1, seed: int = 0, folds: int | None = 5, **options
 ) -> np.ndarray:
@@ -187,6 +188,7 @@ def null(
     )
 
 
+@one_torch_thread()
 def bootstrap(
     metric: str, X, Y, n: int = 200, positions: int = 1, seed: int = 0, folds: int | None = 5, **options
 ) -> np.ndarray:
