@@ -15,12 +15,15 @@ from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
 from selenium.webdriver.support.ui import WebDriverWait
 
-from test_sources import CONTENTS
+from test_sources import CONTENTS, ROOT
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 DRIVER = shutil.which("chromedriver")
 NOTEBOOKS = [name for name in CONTENTS if name.startswith("notebooks/")]
 CHAPTERS = [name for name in NOTEBOOKS if name.removeprefix("notebooks/")[0].isdigit()]
+SOURCES = {name: (ROOT / f"{name}.ipynb").read_text(encoding="utf-8") for name in NOTEBOOKS}
+WITH_MATHEMATICS = [name for name in NOTEBOOKS if "$" in SOURCES[name]]
+WITH_INTERACTIVE = [name for name in CHAPTERS if "interactive(" in SOURCES[name]]
 FLAGS = [
     "--headless=new",
     "--no-sandbox",
@@ -130,7 +133,7 @@ def test_a_page_fits_a_phone(visit, name):
 # --- chapters ----------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", NOTEBOOKS)
+@pytest.mark.parametrize("name", WITH_MATHEMATICS)
 def test_mathematics_is_set(visit, name):
     browser = visit(name)
     formulas = all_of(browser, "article .math")
@@ -159,7 +162,7 @@ def test_every_answer_of_every_quiz_gives_its_feedback_by_pointer_and_by_key(vis
         assert len(opened) == 1, "a new answer must close the one before"
 
 
-@pytest.mark.parametrize("name", CHAPTERS)
+@pytest.mark.parametrize("name", WITH_INTERACTIVE)
 def test_interactive_figures_are_drawn_and_turn(visit, name):
     browser = visit(name)
     figures = drawn_figures(browser)
@@ -178,7 +181,7 @@ def test_interactive_figures_are_drawn_and_turn(visit, name):
 
 
 @pytest.mark.parametrize("name", CHAPTERS)
-def test_figures_have_no_card_behind_them_in_the_dark_and_change_colours_with_the_theme(visit, name):
+def test_figures_have_no_card_behind_them_in_the_dark(visit, name):
     browser = visit(name, theme="dark")
     assert browser.execute_script("return document.documentElement.dataset.theme") == "dark"
     pictures = all_of(browser, "div.cell_output img, div.cell_output div.text_html:has(.interactive)")
@@ -186,6 +189,11 @@ def test_figures_have_no_card_behind_them_in_the_dark_and_change_colours_with_th
     style = "const s = getComputedStyle(arguments[0]); return [s.backgroundColor, s.filter]"
     for picture in pictures:
         assert browser.execute_script(style, picture) == ["rgba(0, 0, 0, 0)", "none"]
+
+
+@pytest.mark.parametrize("name", WITH_INTERACTIVE)
+def test_interactive_figures_change_colours_with_the_theme(visit, name):
+    browser = visit(name, theme="dark")
     figure = drawn_figures(browser)[0]
     colour = "return arguments[0]._fullLayout.font.color"
     dark = browser.execute_script(colour, figure)
