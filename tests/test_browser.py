@@ -24,6 +24,8 @@ CHAPTERS = [name for name in NOTEBOOKS if name.removeprefix("notebooks/")[0].isd
 SOURCES = {name: (ROOT / f"{name}.ipynb").read_text(encoding="utf-8") for name in NOTEBOOKS}
 WITH_MATHEMATICS = [name for name in NOTEBOOKS if "$" in SOURCES[name]]
 WITH_INTERACTIVE = [name for name in CHAPTERS if "interactive(" in SOURCES[name]]
+assert "notebooks/01_representations" in WITH_MATHEMATICS
+assert "notebooks/01_representations" in WITH_INTERACTIVE
 FLAGS = [
     "--headless=new",
     "--no-sandbox",
@@ -199,6 +201,7 @@ def test_interactive_figures_change_colours_with_the_theme(visit, name):
     dark = browser.execute_script(colour, figure)
     browser.execute_script("document.documentElement.dataset.theme = 'light'")
     wait(browser, "return arguments[0]._fullLayout.font.color !== arguments[1]", figure, dark)
+    assert browser.execute_script(colour, figure) != dark
 
 
 @pytest.mark.parametrize("name", CHAPTERS)
