@@ -26,8 +26,8 @@ from torch import Tensor, nn
 from . import __version__, images, networks, paths, training
 from .training import Recipe
 
-# How the zoo trains for each tier: by image set, else by architecture ("": any other). Twelve epochs of CIFAR-10 leave a
-# narrow residual network at 85 %.
+# How the zoo trains for each tier: by image set, else by architecture ("": any other). Twelve epochs of CIFAR-10 leave
+# a narrow residual network at 85 %.
 RECIPES: dict[str, dict[str, Recipe]] = {
     "smoke": {"": Recipe(epochs=2, batch_size=64, crop=2, n_train=2_000)},
     "laptop": {"cave": Recipe(epochs=8, crop=2), "resnet18": Recipe(epochs=30), "": Recipe(epochs=12)},
