@@ -115,7 +115,6 @@ def test_alignment_over_depth_is_drawn_with_its_chance_level(comparison):
     assert lines[1].get_linestyle() == "--"
 
 
-@pytest.mark.smoke
 def test_a_long_title_breaks_after_whose_run_it_is_and_not_inside_brackets():
     assert plots.wrapped("this run: The cave") == "this run:\nThe cave"
     lines = plots.wrapped("published: Tiny-ImageNet (80 classes), part 1 of 2", 20).splitlines()
