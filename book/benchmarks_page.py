@@ -1,10 +1,9 @@
 """Fill the page of benchmarks with the published table: `python book/benchmarks_page.py FOLDER`, from book/build.py.
 
-In the page, {bench}`name:.1f` stands for a number or a table that is computed here; FOLDER holds the page, and gets
+In the page, {filled}`name:.1f` stands for a number or a table that is computed here; FOLDER holds the page, and gets
 the figures. So no number is typed into the page, and none can go stale.
 """
 
-import re
 import sys
 from pathlib import Path
 
@@ -15,10 +14,10 @@ import matplotlib.pyplot as plt
 import pandas as pd
 
 ROOT = Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(ROOT / "lib"))
+sys.path[:0] = [str(ROOT / "lib"), str(ROOT / "book")]
 from convergent import plots, published  # noqa: E402  # this checkout's, whatever is installed
+from filling import fill, markdown, provenance  # noqa: E402
 
-TOKEN = re.compile(r"\{bench\}`(\w+)(?::([^`]+))?`")
 NAMES = {
     "linear": "ridge regression, both ways",
     "procrustes": "Procrustes",
@@ -92,12 +91,6 @@ def targets(results: Results) -> pd.DataFrame:
 # --- words and tables ------------------------------------------------------------------------------
 
 
-def markdown(header: list[str], rows: list[list[str]], numeric: int = 0) -> str:
-    """A table whose last `numeric` columns are numbers."""
-    rule = ["---"] * (len(header) - numeric) + ["--:"] * numeric
-    return "\n".join(f"| {' | '.join(cells)} |" for cells in (header, rule, *rows))
-
-
 def of_targets(table: pd.DataFrame) -> str:
     sign, verdict = {">=": "≥", "<=": "≤"}, {True: "met", False: "**missed**"}
     rows = [
@@ -168,11 +161,6 @@ def other_precision(results: Results) -> str:
     return " ".join(lines)
 
 
-def provenance(table: pd.DataFrame) -> str:
-    told = table.attrs["provenance"]
-    return markdown(["", ""], [[name, f"`{said}`" if name == "repeat" else said] for name, said in told.items()])
-
-
 def values(table: pd.DataFrame) -> dict:
     """Everything that the page can ask for, by name."""
     results = Results(table)
@@ -184,7 +172,7 @@ def values(table: pd.DataFrame) -> dict:
         "missed": missed(aims),
         "slower": slower(results),
         "other_precision": other_precision(results),
-        "provenance": provenance(table),
+        "provenance": provenance(table.attrs["provenance"]),
         "usual": results.ratio("held out", "all", SUMS[0]),
         "best": results.ratio("held out", "all", SUMS[1]),
         "stacked": results.ratio("held out", "linear", "scikit-learn Ridge, targets stacked"),
@@ -283,22 +271,6 @@ def _sizes(ax, sizes: pd.Series) -> None:
     shown = sorted(sizes.unique())[::2]
     ax.set_xticks(shown, [f"{size / 1000:.0f}k" if size >= 1000 else f"{size:.0f}" for size in shown])
     ax.minorticks_off()
-
-
-def fill(text: str, found: dict) -> str:
-    """The page with every {bench} token replaced.
-
-    Raises
-    ------
-    ValueError for a name that is not known.
-    """
-
-    def of(token: re.Match) -> str:
-        if token[1] not in found:
-            raise ValueError(f"book/benchmarks.md asks for {token[1]!r}; there are {', '.join(found)}")
-        return format(found[token[1]], token[2] or "")
-
-    return TOKEN.sub(of, text)
 
 
 def main(folder: Path) -> None:

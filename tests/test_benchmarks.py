@@ -213,14 +213,14 @@ def test_no_measured_number_is_typed_into_the_page(builder):
 @pytest.mark.smoke
 def test_the_page_asks_for_nothing_that_the_table_has_not(page, table):
     filled = page.fill(PAGE, page.values(table))
-    assert "{bench}" not in filled
+    assert "{filled}" not in filled
     assert f"{page.Results(table).ratio('held out', 'all', page.SUMS[0]):.1f} times our time" in filled
 
 
 @pytest.mark.smoke
 def test_an_unknown_name_on_the_page_is_refused(page):
     with pytest.raises(ValueError, match="asks for 'speed'; there are usual, best"):
-        page.fill("It is {bench}`speed:.1f` times faster.", {"usual": 1.0, "best": 2.0})
+        page.fill("It is {filled}`speed:.1f` times faster.", {"usual": 1.0, "best": 2.0})
 
 
 @pytest.mark.smoke

@@ -320,6 +320,8 @@ def test_ends_read_the_layers_in_the_order_of_their_depth():
             "the layer before": 0.3,
         }
     )
+    both = pd.concat([table, table.assign(pair="0-2", value=table.value**2)])
+    assert depth.last_step(both) == pytest.approx({"0-1": 0.3, "0-2": 0.36 - 0.09})
 
 
 # --- correspondence ----------------------------------------------------------------------------------
@@ -488,3 +490,20 @@ def test_the_figure_of_statistics_shows_value_and_chance_of_each(small):
     np.testing.assert_allclose(np.asarray(first.lines[0].get_xdata(), float), shown.value)
     [chances] = [c for c in first.collections if isinstance(c, PathCollection)]
     np.testing.assert_allclose(np.asarray(chances.get_offsets(), float)[:, 0], shown.chance)
+
+
+@pytest.mark.usefixtures("_style")
+def test_the_table_of_architectures_says_each_share_once_in_its_place():
+    rows = [("one", 0.9), ("one x two", 0.4), ("two", 0.8), ("three x two", 0.3)]
+    statistics = list(correspondence.STATISTICS)
+    table = pd.DataFrame(
+        [(kind, "procrustes", s, value + 0.05 * (s == statistics[1]), 0.2) for kind, value in rows for s in statistics],
+        columns=["architecture", "metric", "statistic", "value", "chance"],
+    )
+    exact, near = plots_depth.architectures(table).axes[:2]
+    said = {text.get_position(): text.get_text() for text in exact.texts}
+    assert said == {(0, 0): "0.90\n(0.20)", (0, 1): "0.40\n(0.20)", (1, 1): "0.80\n(0.20)", (1, 2): "0.30\n(0.20)"}
+    assert [label.get_text() for label in exact.get_yticklabels()] == ["one", "two", "three"]
+    field = near.images[0].get_array()
+    assert field[1, 0] == pytest.approx(0.45)
+    assert field.mask[2, 0], "one and three were not compared"

@@ -226,6 +226,17 @@ def ends(table: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(found, columns=["pair", "metric", "condition", "value"])
 
 
+def last_step(table: pd.DataFrame) -> dict[str, float]:
+    """By how much the last layer exceeds the one before it, by pair of networks; see `populations.written`.
+
+    Parameters
+    ----------
+    table : as in `ends`, of one architecture and one metric
+    """
+    wide = ends(table.assign(architecture="")).pivot_table(index="pair", columns="condition", values="value")
+    return (wide["last layer"] - wide["the layer before"]).rename(str.strip).to_dict()
+
+
 def gains(table: pd.DataFrame) -> pd.DataFrame:
     """What each step of flexibility adds, layer by layer.
 

@@ -212,3 +212,40 @@ def tests(table: pd.DataFrame) -> plt.Figure:
     chance = Line2D([], [], linestyle="", marker="|", markersize=9, color=GREY, label="chance")
     _legend(figure, [*handles, chance])
     return figure
+
+
+def architectures(table: pd.DataFrame) -> plt.Figure:
+    """Shares of best matches that correspond, architecture by architecture: above exactly, below up to one layer off.
+
+    Parameters
+    ----------
+    table : of `correspondence.against_chance`; each cell shows the mean over pairs of networks, in a field of
+        [0, 1], and beneath it in brackets what random orders give
+    """
+    statistics, metrics = list(correspondence.STATISTICS)[:2], list(dict.fromkeys(table.metric))
+    names = list(dict.fromkeys(name for kind in table.architecture for name in kind.split(" x ")))
+    figure, axes = plt.subplots(
+        2, len(metrics), figsize=(WIDTH, 0.72 * WIDTH + 1.3), sharex=True, sharey=True, layout="constrained"
+    )
+    for line, statistic in zip(np.reshape(axes, (2, -1)), statistics, strict=True):
+        for ax, metric in zip(line, metrics, strict=True):
+            field = np.full((len(names), len(names)), np.nan)
+            for row in table[(table.statistic == statistic) & (table.metric == metric)].itertuples():
+                one, _, other = row.architecture.partition(" x ")
+                i, j = sorted((names.index(one), names.index(other or one)))
+                field[j, i] = row.value
+                dark = row.value < 0.5
+                ax.text(i, j, f"{row.value:.2f}\n({row.chance:.2f})", ha="center", va="center", fontsize=9,
+                        color="white" if dark else "black")  # fmt: skip
+            image = ax.imshow(field, cmap="cividis", vmin=0, vmax=1)
+            ax.set_xticks(range(len(names)), names, rotation=45, ha="right", rotation_mode="anchor")
+            ax.set_yticks(range(len(names)), names)
+            ax.tick_params(length=0)
+            ax.spines[:].set_visible(False)
+            if statistic == statistics[0]:
+                ax.set_title(METRIC_NAMES[metric])
+        line[0].set_ylabel(statistic.replace(", or", ",\nor"), fontsize=10)
+    bar = figure.colorbar(image, ax=axes, shrink=0.6, aspect=24)
+    bar.outline.set_visible(False)
+    bar.set_label("share of layers")
+    return figure
