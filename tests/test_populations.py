@@ -450,6 +450,45 @@ def _style():
     plt.close("all")
 
 
+def test_order_is_one_for_a_hierarchy_of_any_shape_and_turns_with_the_layers():
+    near = -np.abs(np.linspace(0, 1, 5)[:, None] - np.linspace(0, 1, 9))
+    assert correspondence.order(near) == pytest.approx(1, abs=0.03)  # nine places among five: ties
+    assert correspondence.order(near[::-1]) == pytest.approx(-correspondence.order(near))
+    late = -np.abs(np.linspace(0, 1, 8)[:, None] ** 3 - np.linspace(0, 1, 8))  # late in the one, early in the other
+    assert correspondence.statistics(late)["best match corresponds"] < 0.5
+    assert correspondence.order(late) > 0.9
+    same_for_all = np.tile(np.arange(4.0), (3, 1))
+    assert correspondence.order(same_for_all) == 0
+
+
+def test_one_random_order_in_twenty_keeps_more_of_it_than_the_least_that_is_told_from_none():
+    rng = np.random.default_rng(0)
+    scores = -np.abs(np.linspace(0, 1, 6)[:, None] - np.linspace(0, 1, 8)) + 0.1 * rng.standard_normal((6, 8))
+    least = correspondence.least_order(scores, n=2_000)
+    drawn = [correspondence.order(scores[np.ix_(rng.permutation(6), rng.permutation(8))]) for _ in range(2_000)]
+    assert np.mean(np.array(drawn) > least) == pytest.approx(0.05, abs=0.02)
+    assert correspondence.order(scores) > least
+
+
+def test_resolutions_are_where_an_architecture_halves_its_maps():
+    assert list(correspondence.resolutions("cnn6").items())[1:4] == [("layer2", 32), ("layer3", 16), ("layer4", 16)]
+    assert list(correspondence.resolutions("alexnet").values()) == [32, 16, 8, 8, 8, 1, 1]
+
+
+def test_best_matches_at_one_resolution_are_counted_in_both_networks():
+    a, b = correspondence.resolutions("cnn6"), correspondence.resolutions("alexnet")
+    rows = [
+        ("cnn6 x alexnet", "0-0", "m", la, lb, i, j, float(ra == rb) + 0.01 * (j == 6))
+        for i, (la, ra) in enumerate(a.items())
+        for j, (lb, rb) in enumerate(b.items())
+    ]
+    names = ["architecture", "pair", "metric", "layer_a", "layer_b", "depth_a", "depth_b", "value"]
+    [found] = correspondence.at_same_resolution(pd.DataFrame(rows, columns=names)).itertuples()
+    # All six of the one network have a fellow; of the other, its two layers without a map have none.
+    assert found.share == pytest.approx((6 + 5) / 13)
+    assert found.chance == pytest.approx((2 * 1 / 7 + 2 * 1 / 7 + 2 * 3 / 7 + 2 / 6 + 2 / 6 + 3 * 2 / 6) / 13)
+
+
 @pytest.mark.usefixtures("_style")
 def test_marks_of_a_matrix_lie_on_its_maxima():
     scores = pd.DataFrame(np.random.default_rng(0).random((4, 6)), index=list("abcd"), columns=list("uvwxyz"))

@@ -4,8 +4,10 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 import pandas as pd
+import torch
 from scipy.stats import rankdata
 
+from . import networks
 from .certainty import silent_units_expected
 from .compare import compare
 from .populations import Acts, Member, corresponding, interval, kind, relative_depth
@@ -89,6 +91,40 @@ def permuted(scores: Mapping[tuple, np.ndarray], n: int = 999, seed: int = 0) ->
     return pd.DataFrame(found)
 
 
+def order(scores: np.ndarray) -> float:
+    """Do best matches keep the order of the layers? Needs no rule for which layers correspond.
+
+    Parameters
+    ----------
+    scores : (n_layers_a, n_layers_b), higher for more alike
+
+    Returns
+    -------
+    Spearman's correlation of a layer's place with that of its best match in the other network, the mean over both
+    networks: 1 for best matches in order, about 0 for random ones, and 0 where one layer is the best for all
+    """
+    return float(np.mean([_kept_order(side.argmax(1)[None])[0] for side in (scores, scores.T)]))
+
+
+def least_order(scores: np.ndarray, n: int = 199, seed: int = 0) -> float:
+    """The `order` that only one in twenty random orders of the layers exceeds: what cannot be told from none."""
+    rng = np.random.default_rng(seed)
+    layers = [np.array([rng.permutation(size) for _ in range(n)]) for size in scores.shape]  # (n, n_layers), by place
+    places, found = [each.argsort(1) for each in layers], np.zeros(n)
+    for side, best in enumerate((scores.argmax(1), scores.argmax(0))):
+        found += _kept_order(np.take_along_axis(places[1 - side], best[layers[side]], axis=1)) / 2
+    return float(np.quantile(found, 0.95))
+
+
+def _kept_order(places: np.ndarray) -> np.ndarray:
+    """Spearman's correlation of each row with 0, 1, 2, ...; 0 for a row of one value."""
+    ranks = rankdata(places, axis=1)
+    ranks = ranks - ranks.mean(1, keepdims=True)
+    along = np.arange(places.shape[1]) - (places.shape[1] - 1) / 2
+    size = np.sqrt((ranks**2).sum(1) * (along**2).sum())
+    return np.divide(ranks @ along, size, out=np.zeros(len(places)), where=size > 0)
+
+
 def chance(n_a: int, n_b: int) -> dict[str, float]:
     """Means of the statistics over all orders of the layers: every layer is as likely the best match as any other."""
     gap = np.abs(relative_depth(n_a)[:, None] - relative_depth(n_b)).mean()
@@ -147,8 +183,8 @@ def conditions(table: pd.DataFrame) -> pd.DataFrame:
     -------
     DataFrame with columns pair (with its architecture), condition, value. A condition is named
     "<one architecture | two architectures>, <metric>, <state>: <what>", where <what> is "best match corresponds" (the
-    share), "chance" (the mean over all orders), "half of the layers", or "all but one match" (the largest share that
-    is not all)
+    share), "chance" (the mean over all orders), "half of the layers", "all but one match" (the largest share that is
+    not all), "order of best matches" (`order`) or "order told from none" (`least_order`)
     """
     found = []
     keys = ["state", "architecture", "metric", "pair"]
@@ -158,9 +194,57 @@ def conditions(table: pd.DataFrame) -> pd.DataFrame:
         name = "best match corresponds"
         values = {name: statistics(scores)[name], "chance": chance(*scores.shape)[name]}
         values |= {"half of the layers": 0.5, "all but one match": 1 - 1 / sum(scores.shape)}
+        values |= {"order of best matches": order(scores), "order told from none": least_order(scores)}
         for what, value in values.items():
             found.append((f"{architecture} {pair}", f"{sort}, {metric}, {state}: {what}", float(value)))
     return pd.DataFrame(found, columns=["pair", "condition", "value"])
+
+
+def resolutions(architecture: str) -> dict[str, int]:
+    """Places a side of the map that each layer answers with, 1 for one that has no map: layer -> pixels.
+
+    Parameters
+    ----------
+    architecture : a name that `networks.load` takes; images are of the size that it was made for, ours of 32 pixels
+    """
+    network, found = networks.load(architecture, pretrained=False), {}
+    layers, size = networks.layers(network), getattr(network, "input_size", 32)
+    for name in layers:
+        network.get_submodule(name).register_forward_hook(
+            lambda module, inputs, output, name=name: found.update({name: output.shape[-1] if output.ndim == 4 else 1})
+        )
+    with torch.inference_mode():
+        network(torch.zeros(1, 3, size, size))
+    return {name: found[name] for name in layers}
+
+
+def at_same_resolution(table: pd.DataFrame) -> pd.DataFrame:
+    """How often a best match answers on a map of as many places a side.
+
+    Parameters
+    ----------
+    table : as in `against_chance`
+
+    Returns
+    -------
+    DataFrame with columns architecture, metric, share (of the layers of both networks, mean over pairs) and chance
+    (every layer as likely the best match as any other)
+    """
+    found, known = [], {}
+    for (architecture, metric, _), rows in table.groupby(["architecture", "metric", "pair"], sort=False):
+        one, *rest = architecture.split(" x ")
+        scores, other = matrix(rows), rest[0] if rest else one
+        for name in (one, other):
+            known[name] = known.get(name) or resolutions(name)
+        a, b = (
+            np.array([known[n][layer] for layer in axis]) for n, axis in zip((one, other), scores.axes, strict=True)
+        )
+        values, same = scores.to_numpy(), a[:, None] == b
+        hits = np.concatenate([b[values.argmax(1)] == a, a[values.argmax(0)] == b])
+        by_chance = np.concatenate([same.mean(1), same.mean(0)])
+        found.append((architecture, metric, hits.mean(), by_chance.mean()))
+    each = pd.DataFrame(found, columns=["architecture", "metric", "share", "chance"])
+    return each.groupby(["architecture", "metric"], sort=False).mean().reset_index()
 
 
 def neighbours(
