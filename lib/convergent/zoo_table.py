@@ -1,7 +1,7 @@
 """The networks behind the published results, as one table.
 
-`python -m convergent.zoo_table` trains those that are not here yet, which takes a day on two cores and goes on where
-it was stopped, and writes `data/published/networks.csv`. Most of them are too large to be shipped.
+`python -m convergent.zoo_table` trains those that are not here yet, which takes half a day on two cores and goes on
+where it was stopped, and writes `data/published/networks.csv`. Most of them are too large to be shipped.
 """
 
 import json
