@@ -96,7 +96,8 @@ def same_layers(a: Reading, b: Reading, metrics: Sequence[str] = ("procrustes",)
 
     Returns
     -------
-    DataFrame with columns metric, layer, value, chance (mean over shuffled images)
+    DataFrame with columns metric, layer, value, spread (standard deviation over folds), chance (mean over shuffled
+    images)
     """
     found = []
     with certainty.silent_units_expected():
@@ -109,9 +110,9 @@ def same_layers(a: Reading, b: Reading, metrics: Sequence[str] = ("procrustes",)
                 positions=len(rows) // len(a.correct),
                 progress=False,
             )
-            both = scores.groupby("metric", sort=False)[["value", "chance"]].mean().reset_index()
+            both = scores.groupby("metric", sort=False)[["value", "spread", "chance"]].mean().reset_index()
             found.append(both.assign(layer=layer))
-    return pd.concat(found, ignore_index=True)[["metric", "layer", "value", "chance"]]
+    return pd.concat(found, ignore_index=True)[["metric", "layer", "value", "spread", "chance"]]
 
 
 def course(
@@ -128,8 +129,8 @@ def course(
     Returns
     -------
     DataFrame with columns pair ("0-1"), step, epoch (steps / `epoch`), what ("with each other", "with its own end",
-    "with the other's end", "accuracy"), metric, layer, value, chance. Of what concerns one network, the two of a pair
-    are averaged. Rows of accuracy have metric and layer "accuracy".
+    "with the other's end", "accuracy"), metric, layer, value, spread, chance. Of what concerns one network, the two of
+    a pair are averaged. Rows of accuracy have metric and layer "accuracy", and no spread.
 
     Raises
     ------
@@ -153,7 +154,7 @@ def course(
             for what, parts in tables.items():
                 mean = pd.concat(parts).groupby(["metric", "layer"], sort=False).mean().reset_index()
                 found.append(mean.assign(pair=f"{i}-{j}", step=step, epoch=step / epoch, what=what))
-    columns = ["pair", "step", "epoch", "what", "metric", "layer", "value", "chance"]
+    columns = ["pair", "step", "epoch", "what", "metric", "layer", "value", "spread", "chance"]
     return pd.concat(found, ignore_index=True)[columns]
 
 
@@ -165,8 +166,8 @@ def _steps(courses: Mapping[object, Course]) -> list[int]:
 
 
 def _answers(reading: Reading) -> pd.DataFrame:
-    found = {"metric": ACCURACY, "layer": ACCURACY, "value": reading.correct.mean(), "chance": reading.chance}
-    return pd.DataFrame([found])
+    found = {"metric": ACCURACY, "layer": ACCURACY, "value": reading.correct.mean(), "spread": np.nan}
+    return pd.DataFrame([found | {"chance": reading.chance}])
 
 
 def shares(
@@ -337,7 +338,7 @@ def controls(grid: Mapping[tuple[int, int], Course], metric: str = "procrustes",
     Returns
     -------
     DataFrame with columns shared ("nothing", "initial weights", "order of images"), pair (numbered within `shared`),
-    step, layer, value, chance
+    step, layer, value, spread, chance
 
     Raises
     ------
@@ -350,7 +351,7 @@ def controls(grid: Mapping[tuple[int, int], Course], metric: str = "procrustes",
         for step in steps:
             scores = same_layers(grid[one][step], grid[other][step], [metric], nulls)
             found.append(scores.assign(shared=shared, pair=str(counts[shared]), step=step))
-    return pd.concat(found, ignore_index=True)[["shared", "pair", "step", "layer", "value", "chance"]]
+    return pd.concat(found, ignore_index=True)[["shared", "pair", "step", "layer", "value", "spread", "chance"]]
 
 
 def axes(courses: Mapping[int, Course], steps: Iterable[int] | None = None, turns: int = 2) -> pd.DataFrame:

@@ -111,8 +111,8 @@ def alignments(
     Returns
     -------
     DataFrame with columns shift, pair ("i-j"), layer, depth (0 first layer to 1 last), metric, value (mean of both
-    directions), within (the same on as many familiar images), drop (within - value), chance (of the shift, NaN but
-    for the first pair), n_images
+    directions), spread (standard deviation over folds), within (the value on as many familiar images), drop (within -
+    value), chance (of the shift, NaN but for the first pair), n_images
     """
     shown, seeds = (list(dict.fromkeys(key[i] for key in acts)) for i in (0, 1))
     layers = list(acts[shown[0], seeds[0]])
@@ -126,23 +126,23 @@ def alignments(
             shuffles = nulls if (i, j) == tuple(seeds[:2]) else 0
             scores = _corresponding(acts[name, i][layer], acts[name, j][layer], n, count[name], names, shuffles)
             about = {"shift": name, "pair": f"{i}-{j}", "layer": layer, "n_images": n}
-            found += [about | {"metric": metric, "value": v, "chance": c} for metric, v, c in scores]
+            found += [about | {"metric": metric} | row for metric, row in scores.items()]
     table = pd.DataFrame(found)
-    familiar = table[table["shift"] == shown[0]].drop(columns=["shift", "chance"]).rename(columns={"value": "within"})
+    familiar = table[table["shift"] == shown[0]].drop(columns=["shift", "spread", "chance"])
+    familiar = familiar.rename(columns={"value": "within"})
     table = table[(table["shift"] != shown[0]) | (table.n_images == count[shown[0]])]
     table = table.merge(familiar, on=["pair", "layer", "n_images", "metric"])
     at = {layer: k / max(1, len(layers) - 1) for k, layer in enumerate(layers)}
     return table.assign(drop=table.within - table.value, depth=table.layer.map(at))
 
 
-def _corresponding(a, b, n: int, n_all: int, names: Sequence[str], nulls: int) -> list[tuple[str, float, float]]:
-    """(metric, value, chance) of one layer in two networks, on the first n of n_all images."""
+def _corresponding(a, b, n: int, n_all: int, names: Sequence[str], nulls: int) -> dict[str, dict]:
+    """Metric -> value, spread and chance of one layer in two networks, on the first n of n_all images."""
     positions = len(a) // n_all
     a, b = a[: n * positions], b[: n * positions]
     with silent_units_expected():
         table = compare.compare({"": a}, {"": b}, names, nulls=nulls, positions=positions, progress=False)
-    means = table.groupby("metric", sort=False)[["value", "chance"]].mean()
-    return [(metric, float(row.value), float(row.chance)) for metric, row in means.iterrows()]
+    return table.groupby("metric", sort=False)[["value", "spread", "chance"]].mean().to_dict("index")
 
 
 def carried(
