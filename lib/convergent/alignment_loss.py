@@ -16,6 +16,7 @@ from torch import Tensor
 RIDGE = 0.1
 # Scatter of a unit, in shares of the mean over units, below which it counts as silent.
 _SILENT = 1e-6
+_FLOOR = 1e-12  # of denominators: a silent layer has a finite gradient
 
 
 def linear(X: Tensor, Y: Tensor, ridge: float = RIDGE, positions: int = 1) -> Tensor:
@@ -65,14 +66,14 @@ def cka(X: Tensor, Y: Tensor, positions: int = 1) -> Tensor:
     grams = [_centred(rows) @ _centred(rows).T for rows in (X, Y)]
     grams = [gram - torch.diag(gram.diagonal()) for gram in grams]
     cross, own_x, own_y = (_hsic(a, b) for a, b in ((grams[0], grams[1]), (grams[0],) * 2, (grams[1],) * 2))
-    return cross / (own_x * own_y).clamp_min(torch.finfo(cross.dtype).tiny).sqrt()
+    return cross / (own_x * own_y).clamp_min(_FLOOR**2).sqrt()
 
 
 def procrustes(X: Tensor, Y: Tensor, positions: int = 1) -> Tensor:
     """Cosine of the angular shape distance (Williams et al. 2021, eq. 5): `metrics.shape_cosine`, in [0, 1]."""
     X, Y = _centred(X), _centred(Y)
     nuclear = torch.linalg.svdvals(X.T @ Y).sum()
-    return nuclear / (X.norm() * Y.norm()).clamp_min(torch.finfo(X.dtype).tiny)
+    return nuclear / (X.norm() * Y.norm()).clamp_min(_FLOOR)
 
 
 def rsa(X: Tensor, Y: Tensor, positions: int = 1) -> Tensor:
@@ -88,7 +89,7 @@ def rsa_to(X: Tensor, dissimilarities: Tensor) -> Tensor:
     above = torch.triu_indices(len(X), len(X), 1, device=X.device)
     a, b = (square[above[0], above[1]] for square in (distances(X), dissimilarities))
     a, b = a - a.mean(), b - b.mean()
-    return (a @ b) / (a.norm() * b.norm()).clamp_min(torch.finfo(a.dtype).tiny)
+    return (a @ b) / (a.norm() * b.norm()).clamp_min(_FLOOR)
 
 
 def distances(X: Tensor) -> Tensor:
