@@ -129,19 +129,21 @@ class Remembered(Reference):
     Parameters
     ----------
     reference : of which to remember
-    train, test : uint8 images (n, 3, height, width)
+    images : uint8 (n, 3, height, width), the training images
     """
 
     by_index = True
 
-    def __init__(self, reference: Reference, train: Tensor, test: Tensor):
-        self.n_units, self.places = reference.n_units, reference.places
-        self._responses = torch.cat([reference(part).to(torch.bfloat16) for part in train.split(500)])
-        self._test = reference
+    def __init__(self, reference: Reference, images: Tensor):
+        self.n_units, self.places, self._reference = reference.n_units, reference.places, reference
+        self._responses = torch.cat([reference(part).to(torch.bfloat16) for part in images.split(500)])
+
+    def __len__(self):
+        return len(self._responses)
 
     def __call__(self, images: Tensor, which: Tensor | None = None, shape: tuple[int, int] | None = None) -> Tensor:
-        return self._responses.to(images.device)[which]
+        return self._responses[which.cpu()].to(images.device).float()
 
     @property
     def on_test(self) -> Reference:
-        return self._test
+        return self._reference

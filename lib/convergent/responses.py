@@ -69,6 +69,9 @@ class Responses(Reference):
         self.voxels, self.images, self._test = torch.from_numpy(voxels), images, test
         self.n_units = voxels.shape[1]
 
+    def __len__(self):
+        return len(self.voxels)
+
     def __call__(self, images: Tensor, which: Tensor | None = None, shape: tuple[int, int] | None = None) -> Tensor:
         if which is None or len(which) != len(images):
             raise ValueError("responses belong to images by position: give `which`, one position for each image")

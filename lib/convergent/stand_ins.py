@@ -1,8 +1,9 @@
 """Simulated voxels that stand in for a brain's, with early and late areas, where no brain saw the images.
 
 On the cave the early voxels mix responses of image filters and the late ones codes of shape, surface and place
-(`convergent.cave.voxels`). On any other images the early ones mix the same filters; the late ones mix the last layer of
-a network that was trained on these images, which is neither the pushed one nor the reference "trained".
+(`convergent.cave.voxels`); on its pictures of several objects the late ones mix which shape is where. On any other
+images the early ones mix the same filters; the late ones mix the last layer of a network that was trained on these
+images, which is neither the pushed one nor the reference "trained".
 """
 
 import numpy as np
@@ -35,10 +36,13 @@ def of(
     """
     if area not in AREAS:
         raise ValueError(f"area {area!r} is not one of {', '.join(AREAS)}")
-    if data.train.latents is not None:
+    known = data.train.latents
+    if known is not None and "shape" in known:
         return _of_the_cave(data, area, n_voxels, seed)
     if area == "early":
         features = [filtered(part.images) for part in (data.train, data.test)]
+    elif known is not None:
+        features = [part.latents.to_numpy() for part in (data.train, data.test)]
     elif network is None:
         raise ValueError(f"late voxels for {data.title}: give a trained network whose last layer they mix")
     else:

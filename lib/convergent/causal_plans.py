@@ -1,0 +1,198 @@
+"""Which runs answer the question of chapter 8: the published sweeps, and the paper's own at full scale."""
+
+import argparse
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+import pandas as pd
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+
+from . import causal_sweep, networks, paths, results
+from .causal import Setting
+from .training import Recipe
+
+# (reference, layer) -> strengths, pushed with either sign; 0 comes for all. From too weak to matter to both ends of
+# what can be reached, found on one seed of the cave.
+_STRENGTHS = {
+    "cnn6": {
+        ("gabor", "layer1"): (0.02, 0.1, 0.5, 3),
+        ("trained", "layer1"): (0.02, 0.1, 0.5, 3),
+        ("trained", "layer5"): (0.02, 0.1, 0.5, 3),
+        ("responses-early", "layer1"): (0.02, 0.1, 0.5, 3),
+        ("responses-late", "layer6"): (0.02, 0.1, 0.5, 3),
+    },
+    # As the paper's second architecture: ends of the first and of the last stage, one strength and its ends.
+    "resnet18": {
+        ("responses-early", "block2"): (0.1, 3),
+        ("responses-late", "block8"): (0.1, 3),
+    },
+}
+_WIDTHS = {"cnn6": 0.5, "resnet18": 0.125}
+SEEDS = 3
+
+
+def pushes(architecture: str) -> dict[tuple[str, str], list[float]]:
+    """(reference, layer) -> alphas of the published sweep, in order.
+
+    Raises ValueError for an architecture without one.
+    """
+    if architecture not in _STRENGTHS:
+        raise ValueError(f"there is no published sweep of {architecture!r}, only of {', '.join(_STRENGTHS)}")
+    return {
+        pushed: sorted({0.0, *strengths, *(-strength for strength in strengths)})
+        for pushed, strengths in _STRENGTHS[architecture].items()
+    }
+
+
+# --- the paper's runs -------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A set of runs of one kind at full scale.
+
+    Attributes
+    ----------
+    what, layer : reference and pushed layer (names of torchvision's AlexNet)
+    alphas, betas : every alpha with every beta
+    images, epochs : of one run
+    """
+
+    what: str
+    layer: str
+    alphas: tuple[float, ...]
+    betas: tuple[float, ...]
+    images: int
+    epochs: int
+
+    @property
+    def n_runs(self) -> int:
+        """Networks to train with one seed."""
+        return len(self.alphas) * len(self.betas)
+
+
+def _both(*strengths: float) -> tuple[float, ...]:
+    return (*(-s for s in reversed(strengths)), *strengths)
+
+
+IMAGENET, NSD = 1_281_167, 49_424  # training images; of NSD's 61,780 four fifths
+FULL = (
+    Plan("nothing (task alone)", "features.0", (0.0,), (1, 2, 4, 8), IMAGENET, 50),
+    Plan("gabor", "features.0", _both(1, 2, 4, 8), (1, 2, 4, 8), IMAGENET, 50),
+    Plan("trained", "features.0", _both(1, 2, 4, 8), (1,), IMAGENET, 50),
+    Plan("trained", "features.10", _both(1, 2, 4, 8), (1,), IMAGENET, 50),
+    Plan("NSD, nothing (task alone)", "features.0", (0.0,), (1,), NSD, 100),
+    Plan("NSD, V1", "features.0", _both(0.1, 0.2, 0.4, 0.8), (1,), NSD, 100),
+    Plan("NSD, ventral stream", "classifier.1", _both(0.01, 0.02, 0.04, 0.08, 0.1, 0.2), (1,), NSD, 100),
+)
+
+
+def full(dataset: str) -> Setting:
+    """The paper's training on a folder of ImageNet: torchvision's AlexNet, Adam at 1e-4, batches of 1,000, 50 epochs.
+
+    The paper names no augmentation; this shifts and mirrors, as its pretrained AlexNet was trained.
+    """
+    recipe = Recipe(50, 1_000, "adam", 1e-4, "constant", weight_decay=0.0, crop=16)
+    return Setting(dataset, "torchvision:alexnet?weights=random", 1.0, recipe, None, None, 5_000, size=224)
+
+
+def estimate(teraflops: float = 20.0, overhead: float = 1.3) -> pd.DataFrame:
+    """The paper's runs, and how long they take.
+
+    Parameters
+    ----------
+    teraflops : operations per second that the GPU reaches in training, in 1e12. An assumption: a few tens of per cent
+        of its peak in mixed precision, if images arrive fast enough
+    overhead : factor of the alignment loss on the time of a step
+
+    Returns
+    -------
+    DataFrame with columns reference, layer, alphas, betas, runs, images, epochs, gpu_hours (one GPU, one seed)
+    """
+    network = networks.load("torchvision:alexnet?weights=random").train()
+    with FlopCounterMode(display=False) as counter:
+        network(torch.zeros(1, 3, 224, 224)).sum().backward()
+    rows = []
+    for plan in FULL:
+        seconds = plan.images * plan.epochs * counter.get_total_flops() / (teraflops * 1e12)
+        rows.append(
+            {
+                "reference": plan.what,
+                "layer": plan.layer,
+                "alphas": " ".join(f"{alpha:g}" for alpha in plan.alphas),
+                "betas": " ".join(map(str, plan.betas)),
+                "runs": plan.n_runs,
+                "images": plan.images,
+                "epochs": plan.epochs,
+                "gpu_hours": plan.n_runs * seconds * (1 if plan.alphas == (0.0,) else overhead) / 3600,
+            }
+        )
+    return pd.DataFrame(rows)
+
+
+# --- from the command line --------------------------------------------------------------------------
+
+
+def publish(table: pd.DataFrame, setting: Setting, folder: Path) -> Path:
+    """Write a sweep's table to `folder/causal_sweep.csv`, beside those of other image sets and architectures.
+
+    Columns: image_set, then those of the manifest. Where it came from goes to `causal_sweep.json`.
+    """
+    title = setting.data.title
+    about = results.provenance("08_causal_perturbation", setting.data)
+    about["repeat"] = f"python -m convergent.causal --dataset {setting.dataset} --architecture {setting.architecture}"
+    table = table.drop(columns=["key", "dataset"]).round(6)
+    table.insert(0, "image_set", title)
+    path, known = folder / "causal_sweep.csv", {}
+    if path.exists():
+        others = pd.read_csv(path)
+        others = others[(others.image_set != title) | (others.architecture != setting.architecture)]
+        table = pd.concat([others, table])
+        known = json.loads(path.with_suffix(".json").read_text())
+    folder.mkdir(parents=True, exist_ok=True)
+    table.to_csv(path, index=False, lineterminator="\n")
+    path.with_suffix(".json").write_text(json.dumps(known | {title: about}, indent=1) + "\n")
+    return path
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Push networks towards and away from references, and publish what it cost them."""
+    parser = argparse.ArgumentParser(prog="python -m convergent.causal", description=main.__doc__)
+    parser.add_argument("--dataset", default="cave", help="cave, cave-scenes, cifar10, or a folder or zip of images")
+    parser.add_argument("--architecture", default="cnn6", help=f"one of {', '.join(_STRENGTHS)}")
+    parser.add_argument("--seeds", type=int, default=SEEDS)
+    parser.add_argument("--reference", help="only this one: gabor, trained, responses-early, npz:PATH, ...")
+    parser.add_argument("--layer", help="the layer that --reference pushes")
+    parser.add_argument("--alphas", type=float, nargs="+", help="strengths and directions for --reference")
+    parser.add_argument("--metric", default="linear", help="linear, cka, procrustes or rsa")
+    parser.add_argument("--no-controls", action="store_true")
+    parser.add_argument("--folder", type=Path, help="where runs are kept; by default in the cache")
+    parser.add_argument("--publish", type=Path, default=paths.data() / "published", help="folder of the tables")
+    parser.add_argument("--dry-run", action="store_true", help="say which runs there are, and make none")
+    parser.add_argument("--full", action="store_true", help="the paper's runs on ImageNet and NSD; with --dry-run")
+    options = parser.parse_args(arguments)
+    if options.full:
+        if not options.dry_run:
+            parser.error("--full is a plan: add --dry-run, then run its lines with convergent.causal.train")
+        table = estimate()
+        print(table.to_string(index=False, float_format="{:.1f}".format))
+        print(f"{table.runs.sum()} networks, {table.gpu_hours.sum():.0f} GPU hours a seed at 20 TFLOP/s")
+        return
+    own = (options.reference, options.layer, options.alphas)
+    if any(own) and not all(own):
+        parser.error("--reference, --layer and --alphas go together")
+    wanted = {own[:2]: sorted({0.0, *own[2]})} if all(own) else pushes(options.architecture)
+    runs = causal_sweep.conditions(
+        wanted, range(options.seeds), controls=not options.no_controls, metric=options.metric
+    )
+    setting = Setting(options.dataset, options.architecture, _WIDTHS.get(options.architecture, 1.0))
+    if options.dry_run:
+        count = len({run.key(setting) for run in runs})
+        print(f"{len(runs)} rows from {count} networks of {setting.recipe.epochs} epochs of {setting.n_train} images")
+        return
+    named = options.dataset if options.dataset.replace("-", "").isalnum() else Path(options.dataset).stem
+    folder = options.folder or paths.cache() / "causal" / f"{named}-{options.architecture}"
+    table = causal_sweep.sweep(runs, setting, folder)
+    print(f"published {publish(table, setting, options.publish)}")
