@@ -17,16 +17,16 @@ from .training import Recipe
 # what can be reached, found on one seed of the cave.
 _STRENGTHS = {
     "cnn6": {
-        ("gabor", "layer1"): (0.02, 0.1, 0.5, 3),
+        ("gabor", "layer1"): (0.02, 0.1, 0.5, 5),
         ("trained", "layer1"): (0.02, 0.1, 0.5, 3),
-        ("trained", "layer5"): (0.02, 0.1, 0.5, 3),
+        ("trained", "layer5"): (0.03, 0.1, 0.4, 2),
         ("responses-early", "layer1"): (0.02, 0.1, 0.5, 3),
-        ("responses-late", "layer6"): (0.02, 0.1, 0.5, 3),
+        ("responses-late", "layer6"): (0.03, 0.1, 0.4, 2),
     },
-    # As the paper's second architecture: ends of the first and of the last stage, one strength and its ends.
+    # As the paper's second architecture: the ends of its first and of its last stage, fewer strengths.
     "resnet18": {
         ("responses-early", "block2"): (0.1, 3),
-        ("responses-late", "block8"): (0.1, 3),
+        ("responses-late", "block8"): (0.1, 2),
     },
 }
 _WIDTHS = {"cnn6": 0.5, "resnet18": 0.125}

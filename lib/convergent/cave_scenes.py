@@ -73,7 +73,8 @@ def draw(scenes: pd.DataFrame, size: int = 32) -> torch.Tensor:
 def labels(scenes: pd.DataFrame) -> torch.Tensor:
     """Which shapes are in each scene: float (n_scenes, 10) of 0 and 1, in the order of `cave.SHAPES`."""
     there = torch.zeros(int(scenes["scene"].iloc[-1]) + 1, len(SHAPES))
-    there[scenes["scene"].to_numpy(), scenes["shape"].cat.codes.to_numpy().astype(np.int64)] = 1
+    rows, shapes = scenes["scene"].to_numpy(copy=True), scenes["shape"].cat.codes.to_numpy()
+    there[torch.from_numpy(rows), torch.from_numpy(shapes.astype(np.int64))] = 1
     return there
 
 
