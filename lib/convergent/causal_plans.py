@@ -18,9 +18,9 @@ from .training import Recipe
 _STRENGTHS = {
     "cnn6": {
         ("gabor", "layer1"): (0.02, 0.1, 0.5, 5),
-        ("trained", "layer1"): (0.02, 0.1, 0.5, 3),
+        ("trained", "layer1"): (0.02, 0.1, 0.5, 5),
         ("trained", "layer5"): (0.03, 0.1, 0.4, 2),
-        ("responses-early", "layer1"): (0.02, 0.1, 0.5, 3),
+        ("responses-early", "layer1"): (0.02, 0.1, 0.5, 5),
         ("responses-late", "layer6"): (0.03, 0.1, 0.4, 2),
     },
     # As the paper's second architecture: the ends of its first and of its last stage, fewer strengths.
