@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 import torch
 
-from convergent import causal, causal_plans, causal_sweep, gabor, networks, push, responses, tasks, training
+from convergent import achieved, causal, causal_plans, causal_sweep, gabor, networks, push, responses, tasks, training
 from convergent.causal import Condition, Setting
 from convergent.training import Recipe, Step
 from tiny import assert_same_weights, dataset
@@ -59,7 +59,7 @@ def test_the_push_gives_the_gradient_of_alpha_times_the_negative_alignment():
     gradients, value = one_step("layer2", bank, alpha=-2.0)
     data, network = dataset(), networks.load("cnn6", 3, 0.2, seed=0).train()
     z = network.layer2(network.layer1(network.normalise(data.train.images[:16])))
-    X, Y, positions = push.compared(z, bank, data.train.images[:16], None, (0, 0), push.POSITIONS)
+    X, Y, positions = oracles.compared(z, bank, data.train.images[:16], None, (0, 0), push.POSITIONS)
     direct = -2.0 * push.alignment_loss.loss(X, Y, positions=positions)
     direct.backward()
     assert value == pytest.approx(direct.item(), abs=1e-6)
@@ -102,6 +102,32 @@ def test_the_tasks_share_is_one_where_the_push_is_weak_and_small_where_it_is_str
     shares = [trained(setting, alpha)[1]["task_share"] for alpha in (1e-4, 1e4)]
     assert shares[0] == pytest.approx(1, abs=0.02)
     assert shares[1] < 0.05
+
+
+@smoke
+def test_a_layer_before_an_in_place_relu_is_pushed_as_it_is():
+    network = torch.nn.Sequential(torch.nn.Conv2d(3, 8, 3, padding=1), torch.nn.ReLU(inplace=True)).train()
+    images, ledger = dataset().train.images[:16].float() / 255, push.Ledger(1)
+    pushed = push.Push(network, "0", gabor.GaborBank(16), 1.0, ledger=ledger)
+    with pushed.listening():
+        logits = network(images).mean((2, 3))
+        (logits.square().sum() + pushed(network, images, logits, None, Step(0, torch.arange(16)))).backward()
+    X, Y, positions = oracles.compared(network[0](images), gabor.GaborBank(16), images, None, (0, 0), push.POSITIONS)
+    assert ledger.rows[0, 0] == pytest.approx(push.alignment_loss.alignment(X, Y, positions=positions).item(), abs=1e-5)
+    assert 0 < ledger.rows[0, 2] <= 1.1
+
+
+@smoke
+def test_stimuli_of_a_references_own_leave_the_running_averages_to_the_task():
+    data, network = dataset(), networks.load("cnn6", 3, 0.2, seed=0).train()
+    own = responses.Responses(np.random.default_rng(0).standard_normal((96, 4)), images=dataset(seed=5).train.images)
+    pushed = push.Push(network, "layer6", own, 1.0)
+    logits = network(data.train.images[:16])
+    before = network.layer1[1].running_mean.clone()
+    with pushed.listening():
+        pushed(network, data.train.images[:16], logits, None, Step(0, torch.arange(16))).backward()
+    assert torch.equal(before, network.layer1[1].running_mean)
+    assert network.layer1[1].momentum == 0.1
 
 
 # --- runs --------------------------------------------------------------------------------------------
@@ -159,6 +185,8 @@ def test_what_cannot_be_run_is_refused_before_any_step(setting):
         causal.train(Condition("v", "layer1", 1.0), replace(setting, recipe=replace(RECIPE, flip=True)), voxels())
     with pytest.raises(ValueError, match="95 stimuli and 96 training images"):
         causal.train(Condition("v", "layer1", 1.0), setting, voxels(95))
+    with pytest.raises(ValueError, match="no responses to the test images"):
+        causal.train(Condition("v", "layer1", 1.0), setting, responses.Responses(voxels().voxels))
     with pytest.raises(ValueError, match="needs the row and the folder of the run that it controls"):
         causal.train(Condition(*FIRST, 1.0, control="shuffled"), setting, gabor.GaborBank(16))
     with pytest.raises(ValueError, match="layer 'layer9' is not in this network"):
@@ -171,7 +199,7 @@ def test_what_cannot_be_run_is_refused_before_any_step(setting):
 
 @smoke
 def test_stimuli_that_a_reference_brings_are_shown_four_of_five_and_validated_on_the_fifth(setting):
-    shown, held_out = push.shown_and_held_out(23)
+    shown, held_out = oracles.shown_and_held_out(23)
     assert sorted([*shown, *held_out]) == list(range(23))
     assert len(held_out) == 4
     photographs = dataset(seed=5).train.images
@@ -206,7 +234,7 @@ def test_a_silent_layer_has_alignment_zero_and_is_dead(setting):
     network = networks.load("cnn6", 3, 0.2, seed=0)
     torch.nn.init.zeros_(network.layer1[1].weight)
     torch.nn.init.constant_(network.layer1[1].bias, -1)
-    found = push.look(network, "layer1", gabor.GaborBank(16), setting.data.test.images)
+    found = achieved.look(network, "layer1", gabor.GaborBank(16), setting.data.test.images)
     assert (found["alignment"], found["dead"], found["norm"]) == (0, 1, 0)
 
 

@@ -194,6 +194,12 @@ def test_a_file_gives_the_voxels_of_the_regions_that_are_asked_for(tmp_path):
         Responses.load(write(tmp_path, voxels=voxels), "V1v")
 
 
+def test_a_file_may_hold_the_responses_to_the_test_images(tmp_path):
+    names, test = np.array(["V1", "V2", "V1", "V2"]), measured(8, seed=1)
+    brain = Responses.load(write(tmp_path, voxels=measured(), test_voxels=test, roi=names), "V2")
+    assert brain.on_test.voxels.numpy() == pytest.approx(test[:, [1, 3]], abs=1e-6)
+
+
 def test_repeated_presentations_are_averaged_in_the_order_of_the_stimuli(tmp_path):
     trials = np.array([[1.0, 0], [5, 1], [3, 2], [9, 3], [7, 1], [0, 9], [2, 9]])
     stimulus = np.array([10, 2, 10, 30, 2, 44, 44])

@@ -16,7 +16,21 @@ import numpy as np
 from safetensors.torch import load_file, save_file
 from torch import nn
 
-from . import cave_scenes, gabor, images, networks, oracles, paths, push, responses, stand_ins, tasks, training, zoo
+from . import (
+    achieved,
+    cave_scenes,
+    gabor,
+    images,
+    networks,
+    oracles,
+    paths,
+    push,
+    responses,
+    stand_ins,
+    tasks,
+    training,
+    zoo,
+)
 from .oracles import Reference
 from .training import Recipe
 
@@ -201,7 +215,7 @@ def train(
     network : trained, in evaluation mode
     row : the condition; accuracy (or mean average precision) on test images, train_accuracy, task_share (of the
         gradient's norm at the layer, mean over steps), alignment_gradient (its norm times alpha, mean over steps),
-        seconds; and what `push.look` tells, on test images
+        seconds; and what `achieved.look` tells, on test images
 
     Raises
     ------
@@ -236,14 +250,15 @@ def train(
         )
         with extra.listening():
             run = training.train(*run_of, extra_loss=extra, **options)
-        row |= {"task_share": float(np.nanmean(ledger.rows[:, 2]))}
-        row |= {"alignment_gradient": float(np.nanmean(ledger.rows[:, 1]))}
+        known = ledger.rows[np.isfinite(ledger.rows[:, 2]), 2]
+        row["task_share"] = float(known.mean()) if len(known) else float("nan")
+        row["alignment_gradient"] = float(ledger.rows[:, 1].mean())
     row |= {
         "accuracy": run.accuracy,
         "train_accuracy": run.epochs[-1]["train_accuracy"],
         "seconds": sum(epoch["seconds"] for epoch in run.epochs),
     }
-    return trained, row | push.look(trained, condition.layer, ref, setting.data.test.images[: setting.n_looked_at])
+    return trained, row | achieved.look(trained, condition.layer, ref, setting.data.test.images[: setting.n_looked_at])
 
 
 def check(
@@ -267,8 +282,11 @@ def check(
                 f"{condition.reference}: responses to {len(ref)} stimuli and {len(setting.data.train)} training images:"
                 " row i must be image i, or bring the stimuli along as `images`"
             )
+        _ = ref.on_test  # raises where alignment could not be validated
     if condition.control != "none" and (pushed is None or folder is None):
         raise ValueError(f"control {condition.control!r} needs the row and the folder of the run that it controls")
+    if condition.control == "step size" and not np.isfinite(pushed["task_share"]):
+        raise ValueError("control 'step size': the task's share is not known for stimuli of a reference's own")
 
 
 def name(condition: Condition) -> str:

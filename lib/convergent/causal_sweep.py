@@ -12,7 +12,7 @@ from safetensors.torch import load_file
 from torch import nn
 from tqdm import tqdm
 
-from . import causal, push
+from . import achieved, causal
 from .causal import CONTROLS, Condition, Setting
 from .oracles import Reference
 
@@ -111,7 +111,7 @@ def _made(condition: Condition, setting: Setting, ref: Reference, folder: Path, 
         network = causal.network(setting, condition.seed)
         network.load_state_dict(load_file(weights))
         known = json.loads(weights.with_suffix(".json").read_text())
-        seen = push.look(network, condition.layer, ref, setting.data.test.images[: setting.n_looked_at])
+        seen = achieved.look(network, condition.layer, ref, setting.data.test.images[: setting.n_looked_at])
         return asdict(condition) | known | seen
     network, row = causal.train(condition, setting, ref, place, pushed)
     known = {name: row[name] for name in _TOLD_BY_TRAINING if name in row}

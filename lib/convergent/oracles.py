@@ -10,8 +10,11 @@ from contextlib import nullcontext
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.nn.functional import adaptive_avg_pool2d
 
 from . import networks, representations, training
+
+GRID = 2  # a layer is averaged over so many rows and columns of places before responses without places are compared
 
 
 class Reference(ABC):
@@ -69,7 +72,7 @@ def rows_at(maps: Tensor, points: Tensor) -> Tensor:
     return found.transpose(1, 2).reshape(-1, units)
 
 
-def points(n: int, n_points: int, seed: int) -> Tensor:
+def points(n: int, n_points: int, seed: int | tuple[int, ...]) -> Tensor:
     """Random points (n, n_points, 2) in [0, 1), those of one image in different cells of a grid over it."""
     cells = int(np.ceil(n_points**0.5))
     rng = np.random.default_rng(seed)
@@ -147,3 +150,36 @@ class Remembered(Reference):
     @property
     def on_test(self) -> Reference:
         return self._reference
+
+
+def compared(
+    output: Tensor, reference: Reference, images: Tensor, which: Tensor, seed: tuple[int, ...], n_positions: int
+) -> tuple[Tensor, Tensor, int]:
+    """Rows of a layer and of a reference that belong together, and how many of them an image has.
+
+    Where both have places, `n_positions` random ones of each image; a reference without places is compared with the
+    whole layer, averaged over `GRID` x `GRID` parts of the image.
+
+    Parameters
+    ----------
+    output : (n, channels, rows, columns) or (n, units)
+
+    Raises
+    ------
+    ValueError for a reference with places and a layer without.
+    """
+    if reference.places and output.ndim == 4:
+        where = points(len(output), n_positions, seed)
+        size = torch.tensor(output.shape[2:])
+        where = ((where * size).floor() + 0.5) / size  # the centres of the layer's own places
+        return rows_at(output, where), reference.at(images, where, which), n_positions
+    if reference.places:
+        raise ValueError("this layer has no places and its reference has: choose a layer of maps")
+    rows = adaptive_avg_pool2d(output, GRID).flatten(1) if output.ndim == 4 else output
+    return rows, reference(images, which), 1
+
+
+def shown_and_held_out(n: int) -> tuple[np.ndarray, np.ndarray]:
+    """Of the stimuli that a reference brings, four of five are shown in training and every fifth is validated on."""
+    numbers = np.arange(n)
+    return numbers[numbers % 5 != 4], numbers[numbers % 5 == 4]

@@ -2,7 +2,7 @@
 
 L = alpha * L_alignment + beta * L_task (Srivastava, Soni & Khosla 2025, section 2): `Push` is the first term, as an
 extra loss for `training.train`; beta is the weight of the `Task`. A positive alpha promotes alignment, a negative one
-suppresses it. `look` measures what came of it on images that were not trained on.
+suppresses it. What came of it on images that were not trained on is told by `convergent.achieved`.
 """
 
 from collections.abc import Iterator
@@ -12,16 +12,13 @@ from pathlib import Path
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import adaptive_avg_pool2d
 
-from . import alignment_loss, certainty, metrics, oracles
-from .oracles import Reference
+from . import alignment_loss
+from .oracles import Reference, compared, shown_and_held_out
 from .responses import Dissimilarities
 from .training import Step
 
 POSITIONS = 8  # places of an image that one step compares
-GRID = 2  # a layer is averaged over so many rows and columns of places before responses without places are compared
-_LOOKED_AT = 4  # places of an image in validation
 _SHARE_EVERY = 8  # steps: whole maps of gradients take long to add up
 COLUMNS = ("alignment", "alignment_gradient", "task_share")
 
@@ -38,7 +35,7 @@ class Ledger:
     ----------
     rows : float32 (n_steps, 3), NaN where no step was made: alignment in the batch; norm of the alignment's gradient at
         the layer's output, times alpha; at some of the steps the norm of the task's gradient there as a share of the
-        norm of both together
+        norm of both together (NaN where the reference brings stimuli of its own: the two do not meet there)
     """
 
     def __init__(self, n_steps: int, path: str | Path | None = None):
@@ -93,7 +90,9 @@ class Push:
         check(network, layer, reference, metric)
         self.module, self.reference, self.alpha, self.metric = network.get_submodule(layer), reference, alpha, metric
         self.shuffled, self.norms, self.ledger, self.seed = shuffled, norms, ledger, seed
+        self._own = getattr(reference, "images", None)
         self._output: Tensor | None = None
+        self._awaited: tuple | None = None
 
     @contextmanager
     def listening(self) -> Iterator["Push"]:
@@ -101,7 +100,10 @@ class Push:
 
         def keep(module, inputs, output):
             if torch.is_grad_enabled():
-                self._output = output
+                # A copy: an in-place ReLU after the layer would otherwise overwrite what it said.
+                self._output = output.clone()
+                if self._own is None and self.ledger is not None:
+                    output.register_hook(self._arrived)
 
         handle = self.module.register_forward_hook(keep)
         try:
@@ -113,11 +115,11 @@ class Push:
     def __call__(self, network: nn.Module, images: Tensor, logits: Tensor, labels: Tensor, step: Step) -> Tensor:
         """The extra loss of one step."""
         which = step.chosen
-        own = getattr(self.reference, "images", None)
-        if own is not None:
-            which = self._stimuli(len(own), len(images), step.number)
-            images = own[which].to(images.device)
-            network(images)
+        if self._own is not None:
+            which = self._stimuli(len(self._own), len(images), step.number)
+            images = self._own[which].to(images.device)
+            with _averages_kept(network):
+                network(images)
         if self._output is None:
             raise RuntimeError("nothing was heard of the layer: train inside `with push.listening():`")
         output, self._output = self._output, None
@@ -126,7 +128,9 @@ class Push:
         # A scalar whose value is the loss and whose gradient at the compared rows is `gradient`.
         handed = (X.float() * gradient).sum()
         if self.ledger is not None:
-            self._write(step.number, value, gradient, X, output, handed)
+            self.ledger.rows[step.number, :2] = value.item(), gradient.norm().item()
+            if self._own is None and step.number % _SHARE_EVERY == 0:
+                self._await(step.number, gradient, X, output, handed)
         return handed - handed.detach() - self.alpha * value
 
     def _paired(self, Y: Tensor, positions: int) -> Tensor:
@@ -152,20 +156,34 @@ class Push:
         order = np.random.default_rng([self.seed, number]).permutation(len(shown))
         return torch.from_numpy(shown[order[: max(batch, 4)]])
 
-    def _write(self, number: int, value: Tensor, gradient: Tensor, X: Tensor, output: Tensor, handed: Tensor) -> None:
-        row = self.ledger.rows[number]
-        row[:2] = float(value), float(gradient.norm())
-        if number % _SHARE_EVERY:
-            return
+    def _await(self, number: int, gradient: Tensor, X: Tensor, output: Tensor, handed: Tensor) -> None:
+        """Be ready for what backpropagation brings to the layer's output."""
         (pushed,) = torch.autograd.grad(handed, output, retain_graph=True)
         scale = []  # in float16 backpropagation carries everything multiplied by one large number
-
-        def share(total: Tensor) -> None:
-            task = total.float() - scale[0] * pushed.float()
-            row[2] = float(task.norm() / total.float().norm().clamp_min(1e-30))
-
         X.register_hook(lambda arrived: scale.append(arrived.float().norm() / gradient.norm().clamp_min(1e-30)))
-        output.register_hook(share)
+        self._awaited = number, pushed.float(), scale
+
+    def _arrived(self, total: Tensor) -> None:
+        if self._awaited is None:
+            return
+        number, pushed, scale = self._awaited
+        self._awaited = None
+        task = total.float() - scale[0] * pushed
+        self.ledger.rows[number, 2] = float(task.norm() / total.float().norm().clamp_min(1e-30))
+
+
+@contextmanager
+def _averages_kept(network: nn.Module) -> Iterator[None]:
+    """While open, batch normalisation leaves its running averages as they are: they belong to the task's images."""
+    norms = [module for module in network.modules() if isinstance(module, nn.modules.batchnorm._BatchNorm)]
+    before = [norm.momentum for norm in norms]
+    for norm in norms:
+        norm.momentum = 0.0
+    try:
+        yield
+    finally:
+        for norm, momentum in zip(norms, before, strict=True):
+            norm.momentum = momentum
 
 
 def check(network: nn.Module, layer: str, reference: Reference, metric: str) -> None:
@@ -177,125 +195,3 @@ def check(network: nn.Module, layer: str, reference: Reference, metric: str) -> 
         raise ValueError(f"metric {metric!r} is not one of {', '.join(alignment_loss.METRICS)}")
     if isinstance(reference, Dissimilarities) and metric != "rsa":
         raise ValueError(f"dissimilarities are compared by metric 'rsa', not {metric!r}")
-
-
-def shown_and_held_out(n: int) -> tuple[np.ndarray, np.ndarray]:
-    """Of the stimuli that a reference brings, four of five are shown in training and every fifth is validated on."""
-    numbers = np.arange(n)
-    return numbers[numbers % 5 != 4], numbers[numbers % 5 == 4]
-
-
-def compared(
-    output: Tensor, reference: Reference, images: Tensor, which: Tensor, seed: tuple[int, ...], n_positions: int
-) -> tuple[Tensor, Tensor, int]:
-    """Rows of a layer and of a reference that belong together, and how many of them an image has.
-
-    Where both have places, `n_positions` random ones of each image; a reference without places is compared with the
-    whole layer, averaged over `GRID` x `GRID` parts of the image.
-
-    Parameters
-    ----------
-    output : (n, channels, rows, columns) or (n, units)
-
-    Raises
-    ------
-    ValueError for a reference with places and a layer without.
-    """
-    if reference.places and output.ndim == 4:
-        points = oracles.points(len(output), n_positions, seed)
-        size = torch.tensor(output.shape[2:])
-        points = ((points * size).floor() + 0.5) / size  # the centres of the layer's own places
-        return oracles.rows_at(output, points), reference.at(images, points, which), n_positions
-    if reference.places:
-        raise ValueError("this layer has no places and its reference has: choose a layer of maps")
-    rows = adaptive_avg_pool2d(output, GRID).flatten(1) if output.ndim == 4 else output
-    return rows, reference(images, which), 1
-
-
-@torch.inference_mode()
-def responses_of(
-    network: nn.Module, layer: str, reference: Reference, images: Tensor, which: Tensor
-) -> tuple[np.ndarray, np.ndarray, int, dict[str, float]]:
-    """What a layer and a reference say about images, and the state of the layer.
-
-    Returns
-    -------
-    X, Y : float32 (n_images * positions, n_units)
-    positions : rows of one image
-    state : norm (root mean square of the activations), weight_norm (of the layer's weights), dead (share of units that
-        never vary)
-    """
-    heard, rows, squares, count = {}, ([], []), 0.0, 0
-    lows, highs = [], []
-    handle = network.get_submodule(layer).register_forward_hook(lambda module, _, output: heard.update(output=output))
-    try:
-        for start in range(0, len(images), 250):
-            network(images[start : start + 250])
-            output = heard.pop("output")
-            part = images[start : start + 250], which[start : start + 250]
-            *both, positions = compared(output, reference, *part, (0, start), _LOOKED_AT)
-            for kept, found in zip(rows, both, strict=True):
-                kept.append(found.float().numpy())
-            squares, count = squares + float(output.square().sum()), count + output.numel()
-            units = output.transpose(0, 1).flatten(1)
-            lows.append(units.amin(1))
-            highs.append(units.amax(1))
-    finally:
-        handle.remove()
-    silent = torch.stack(highs).amax(0) == torch.stack(lows).amin(0)
-    weights = [p for p in network.get_submodule(layer).parameters() if p.ndim > 1]
-    state = {
-        "norm": (squares / count) ** 0.5,
-        "weight_norm": float(torch.stack([p.square().sum() for p in weights]).sum().sqrt()) if weights else 0.0,
-        "dead": float(silent.float().mean()),
-    }
-    return np.concatenate(rows[0]), np.concatenate(rows[1]), positions, state
-
-
-def look(network: nn.Module, layer: str, reference: Reference, images: Tensor) -> dict[str, float]:
-    """Alignment of a layer with a reference on held-out images, and the state of the layer.
-
-    Parameters
-    ----------
-    reference : a reference that brings stimuli of its own is compared on those of them that training did not show
-    images : test images, as many as are to be looked at from the first on
-
-    Returns
-    -------
-    dict of float: alignment (R2 of ridge regression, penalty chosen by cross-validation, 5 folds, mean of both
-    directions), forward (from the layer to the reference), backward, pearson (mean of both directions); the two that
-    no loss of the sweep optimises, procrustes (held-out correlation of a rotation, mean of both directions) and cka
-    (debiased); dimension (participation ratio), and norm, weight_norm, dead as in `responses_of`. A layer that says the
-    same of every image has alignment 0 in each.
-    """
-    which = torch.arange(len(images))
-    if (own := getattr(reference, "images", None)) is not None:
-        which = torch.from_numpy(shown_and_held_out(len(own))[1])
-        images, seen = own[which], reference
-    else:
-        seen = reference.on_test
-    X, Y, positions, state = responses_of(network, layer, seen, images, which)
-    if isinstance(reference, Dissimilarities):
-        found = float(alignment_loss.rsa_to(torch.from_numpy(X), torch.from_numpy(Y)))
-        return state | {"alignment": found, "dimension": certainty.dimension(X)}
-    if np.ptp(X, axis=0).max() == 0:
-        names = ("alignment", "forward", "backward", "pearson", "procrustes", "cka", "dimension")
-        return state | dict.fromkeys(names, 0.0)
-    return state | scores(X, Y, positions) | {"dimension": certainty.dimension(X)}
-
-
-def scores(X: np.ndarray, Y: np.ndarray, positions: int) -> dict[str, float]:
-    """The scores of `look` for rows (n_images * positions, n_units) of a layer and a reference."""
-    with certainty.silent_units_expected():
-        pairs = ((X, Y), (Y, X))
-        forward, backward = (metrics.linear(*p, alpha="cv", score="r2", positions=positions) for p in pairs)
-        pearson = [metrics.linear(*p, alpha="cv", positions=positions) for p in pairs]
-        turned = [metrics.procrustes(*p, positions=positions) for p in pairs]
-        return {
-            "alignment": (forward + backward) / 2,
-            "forward": forward,
-            "backward": backward,
-            "pearson": float(np.mean(pearson)),
-            "procrustes": float(np.mean(turned)),
-            "cka": metrics.cka(X, Y, debiased=True),
-        }

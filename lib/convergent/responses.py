@@ -89,7 +89,8 @@ class Responses(Reference):
 
         Its arrays: `voxels` (n_stimuli, n_voxels), or `trials` (n_trials, n_voxels) and `stimulus` (n_trials,) of whole
         numbers, which are averaged in the order of these numbers; if it has them `images` (n_stimuli, 3, h, w) of
-        uint8, `roi` (n_voxels,) of text, `noise_ceiling` (n_voxels,).
+        uint8, `roi` (n_voxels,) of text, `noise_ceiling` (n_voxels,). Without `images` the stimuli are the training
+        images, and `test_voxels` (n_test, n_voxels) the responses to the test images.
 
         Parameters
         ----------
@@ -102,12 +103,17 @@ class Responses(Reference):
         """
         arrays = _read(Path(path))
         voxels, ceiling = _responses(arrays, path)
+        kept = slice(None)
         if roi is not None:
             kept = _region(arrays, [roi] if isinstance(roi, str) else list(roi), voxels.shape[1], path)
-            voxels, ceiling = voxels[:, kept], None if ceiling is None else np.asarray(ceiling)[kept]
-        images = arrays.get("images")
+        images, test = arrays.get("images"), arrays.get("test_voxels")
         try:
-            return cls(voxels, ceiling, None if images is None else torch.from_numpy(images))
+            return cls(
+                voxels[:, kept],
+                None if ceiling is None else np.asarray(ceiling)[kept],
+                None if images is None else torch.from_numpy(images),
+                None if test is None else cls(test[:, kept]),
+            )
         except ValueError as error:
             raise ValueError(f"{path}: {error}") from error
 
