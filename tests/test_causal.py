@@ -10,7 +10,19 @@ import pandas as pd
 import pytest
 import torch
 
-from convergent import achieved, causal, causal_plans, causal_sweep, gabor, networks, push, responses, tasks, training
+from convergent import (
+    achieved,
+    causal,
+    causal_plans,
+    causal_sweep,
+    gabor,
+    networks,
+    oracles,
+    push,
+    responses,
+    tasks,
+    training,
+)
 from convergent.causal import Condition, Setting
 from convergent.training import Recipe, Step
 from tiny import assert_same_weights, dataset
