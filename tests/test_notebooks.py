@@ -5,7 +5,10 @@ import json
 import nbformat
 import papermill
 import pytest
+from safetensors.torch import save_file
 
+from conftest import ROOT
+from convergent import networks
 from convergent.results import read_records
 
 
@@ -51,7 +54,11 @@ def test_it_ends_with_a_stamp_whose_command_repeats_it(execute_at_smoke, noteboo
 
 
 def test_papermill_explains_every_parameter(notebook):
-    for parameter in papermill.inspect_notebook(notebook).values():
+    [cell] = [cell for cell in nbformat.read(notebook, 4).cells if "parameters" in cell.metadata.get("tags", [])]
+    explained = papermill.inspect_notebook(notebook)
+    # papermill leaves out a line with a second "=", be it in the comment.
+    assert list(explained) == [line.split(":")[0] for line in cell.source.splitlines()]
+    for parameter in explained.values():
         assert parameter["inferred_type_name"] not in (None, "None"), f"{parameter['name']} has no type"
         assert parameter["help"], f"{parameter['name']} has no comment"
 
@@ -76,3 +83,15 @@ def test_a_wrong_parameter_stops_it_before_any_work(builder, tmp_path, notebook,
     before = json.dumps([cell.source for cell in code[:failed]])
     assert "convergent.zoo" not in before, "work must wait for the check"
     assert not any(cell.execution_count for cell in code[failed + 1 :])
+
+
+@pytest.mark.parametrize("stem", ["04_depth", "05_layer_correspondence"])
+def test_chapters_4_and_5_run_on_networks_of_other_packages(builder, tmp_path, stem):
+    """One network of each architecture, as somebody has them who downloads two; the weights are random here."""
+    weights = tmp_path / "own.safetensors"
+    save_file(networks.load("torchvision:squeezenet1_1?weights=random", seed=3).state_dict(), weights)
+    models = f"torchvision:squeezenet1_1?weights={weights},torchvision:mobilenet_v3_small?weights=random"
+    notebook = ROOT / "notebooks" / f"{stem}.ipynb"
+    executed = builder.execute(ROOT, notebook, tmp_path, {"tier": "smoke", "models": models})
+    assert builder.missing_records(nbformat.read(executed, 4)) == []
+    assert read_records(executed)["main"] == "torchvision:squeezenet1_1 x torchvision:mobilenet_v3_small"

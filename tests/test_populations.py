@@ -84,6 +84,8 @@ def test_weights_that_do_not_fit_are_refused_with_what_does_not_fit(tmp_path):
         ("torchvision:resnet181", ValueError, "torchvision has no network 'resnet181'. Did you mean"),
         ("cnn6,resnet18,cnn6", ValueError, "cnn6 twice"),
         (" , ", ValueError, "name at least one network"),
+        ("cnn6?seeds=1", ValueError, "a number of networks, 2 or more"),
+        ("torchvision:resnet18?seeds=4", ValueError, "a number of networks, 2 or more, of cnn6"),
     ],
 )
 def test_names_that_cannot_be_gathered_are_refused_before_any_work(models, error, says):
@@ -98,6 +100,18 @@ def test_two_random_networks_of_one_architecture_are_two_networks():
     assert not torch.equal(first, second)
     torch.testing.assert_close(members[0].untrained.features[0].weight, first)
     assert np.isnan(members[0].accuracy)
+
+
+def test_an_architecture_may_have_its_own_number_of_networks(monkeypatch):
+    asked = {}
+
+    def get(name, data, seeds, tier):
+        asked[name] = list(seeds)
+        return []
+
+    monkeypatch.setattr(populations.zoo, "get", get)
+    populations.gather("cnn6?seeds=3, resnet18", "cave", seeds=2)
+    assert asked == {"cnn6": [0, 1, 2], "resnet18": [0, 1]}
 
 
 def test_small_images_are_enlarged_to_what_a_foreign_network_was_made_for():
@@ -405,6 +419,23 @@ def test_neighbours_are_the_diagonal_and_what_is_beside_it(small):
     other = (both(a["l1"], b["l2"]) + both(b["l1"], a["l2"])) / 2
     assert values["next layer, other network", "l1"] == pytest.approx(other)
     assert ("next layer, same network", "l2") not in values.index
+
+
+def test_neighbours_across_architectures_are_layers_of_the_first_and_what_corresponds_to_them(small):
+    members, acts = small
+    one, other = populations.pairs(members, across=True)[0]
+    found = correspondence.neighbours([(one, other)], acts, "procrustes", P)
+    mine, theirs = list(acts[one.name]), list(acts[other.name])
+    at = populations.corresponding(len(mine), len(theirs))
+    assert list(found.layer.unique()) == mine
+    both = lambda x, y: np.mean([metrics.procrustes(x, y, positions=P), metrics.procrustes(y, x, positions=P)])  # noqa: E731
+    values = found.set_index(["what", "layer"]).value
+    a, b = acts[one.name], acts[other.name]
+    for i, layer in enumerate(mine):
+        expected = both(a[layer], b[theirs[at[i]]])
+        assert values["same layer, other network", layer] == pytest.approx(expected)
+    assert values["next layer, same network", mine[0]] == pytest.approx(both(a[mine[0]], a[mine[1]]))
+    assert values["next layer, other network", mine[0]] == pytest.approx(both(a[mine[0]], b[theirs[at[1]]]))
 
 
 # --- figures -----------------------------------------------------------------------------------------

@@ -86,13 +86,18 @@ def test_a_table_holds_the_runs_on_several_image_sets_and_only_its_own_is_replac
         (tmp_path / "other.ipynb").write_text(json.dumps(notebook))
         published.publish(tmp_path / "other.ipynb", tmp_path / "data" / "published")
 
-    of("One", "0.25"), of("Two", "0.5"), of("One", "0.75")
+    of("B", "0.25"), of("C", "0.5"), of("B", "0.75")
     found = published.load("depth")
-    assert {title: table.value[0] for title, table in found.items()} == {"Two": 0.5, "One": 0.75}
+    values = {title: table.value[0] for title, table in found.items()}
+    assert list(values.items()) == [("B", 0.75), ("C", 0.5)], "in the order of their titles, whichever was made last"
     assert [table.attrs["data"].split(",")[0] for table in found.values()] == list(found)
     monkeypatch.setattr(published, "keep", lambda name, table: None)
     both = published.beside("The cave", TABLE, "depth")
-    assert list(both) == ["this run: The cave", "published: Two", "published: One"]
+    assert list(both) == ["this run: The cave", "published: B", "published: C"]
+    assert list(published.others(both)) == ["B", "C"]
+    monkeypatch.setenv("CONVERGENT_PUBLISHING", "1")
+    alone = published.beside("The cave", TABLE, "depth")
+    assert published.others(alone) == alone
 
 
 @smoke

@@ -6,6 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from scipy.stats import pearsonr
 
 import tiny
 from convergent import cave, images, networks, shifts, training, under_shift
@@ -143,11 +144,11 @@ def test_a_missing_size_leaves_that_shift_out():
     assert found.n_shifts.item() == 3
 
 
-def test_the_least_correlation_is_that_of_the_t_test():
-    from scipy.stats import t
-
-    limit = t.ppf(0.975, 15)
-    assert pytest.approx(limit / np.sqrt(15 + limit**2), abs=0.005) == under_shift.LEAST_R
+@pytest.mark.parametrize("n", [5, 13, 17])
+def test_the_least_correlation_has_a_p_of_five_per_cent(n):
+    x, noise = np.linalg.qr(np.column_stack([np.ones(n), np.random.default_rng(0).normal(size=(n, 2))]))[0][:, 1:].T
+    r = under_shift.least_r(n)
+    assert pearsonr(x, r * x + np.sqrt(1 - r**2) * noise).pvalue == pytest.approx(0.05)
 
 
 def test_conditions_hold_what_the_claims_compare(acts):

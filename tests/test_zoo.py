@@ -197,13 +197,14 @@ def test_two_folders_of_one_name_are_two_sets_and_a_copy_is_the_same_set(tmp_pat
 
 @smoke
 def test_the_tier_chooses_recipe_and_width(monkeypatch):
-    monkeypatch.setitem(zoo.RECIPES, "smoke", {"": RECIPE, "tiny": replace(RECIPE, epochs=1)})
+    recipes = {"": RECIPE, "tiny": replace(RECIPE, epochs=1), "vgg11": replace(RECIPE, epochs=3)}
+    monkeypatch.setitem(zoo.RECIPES, "smoke", recipes)
     monkeypatch.setitem(zoo.WIDTHS, "smoke", {"": 0.2})
-    [known], [other] = (
-        zoo.get("cnn6", dataset(name=name), [0], tier="smoke", progress=False) for name in ("tiny", "x")
-    )
-    assert (known.record["recipe"]["epochs"], other.record["recipe"]["epochs"]) == (1, 2)
-    assert known.record["width"] == 0.2
+    asked = [("cnn6", "tiny"), ("cnn6", "x"), ("vgg11", "tiny"), ("vgg11", "x")]
+    found = [zoo.get(kind, dataset(name=name), [0], tier="smoke", progress=False)[0].record for kind, name in asked]
+    epochs = [record["recipe"]["epochs"] for record in found]
+    assert epochs == [1, 2, 1, 3], "by the image set, else by the architecture, else as any other"
+    assert {record["width"] for record in found} == {0.2}
 
 
 @smoke

@@ -170,14 +170,15 @@ def neighbours(
 
     Parameters
     ----------
-    who : pairs of networks of one architecture
+    who : pairs of networks. Of two architectures, the layers are those of the first network, and "the same layer" of
+        the other is the corresponding one
     acts, positions, options : as in `populations.same_layers`
 
     Returns
     -------
     DataFrame with columns architecture, pair, layer, depth, what ("same layer, other network", "next layer, same
-    network", "next layer, other network"; the last layer has no next one), value: the mean over both networks of the
-    pair and over directions
+    network", "next layer, other network"; the last layer has no next one), value: the mean over directions and, within
+    one architecture, over both networks of the pair
     """
     options = {"positions": positions, "nulls": 0, "folds": 5} | options
     known: dict[tuple, float] = {}
@@ -192,12 +193,17 @@ def neighbours(
 
     found = []
     for one, other in who:
-        layers, about = list(acts[one.name]), (kind(one, other), f"{one.seed}-{other.seed}")
-        a, b = one.name, other.name
-        for layer, later, depth in zip(layers, [*layers[1:], None], relative_depth(len(layers)), strict=True):
-            values = {"same layer, other network": score(a, layer, b, layer)}
-            if later is not None:
-                for what, pairs in {"same": ((a, a), (b, b)), "other": ((a, b), (b, a))}.items():
-                    values[f"next layer, {what} network"] = np.mean([score(x, layer, y, later) for x, y in pairs])
-            found += [(*about, layer, depth, what, float(value)) for what, value in values.items()]
+        a, b, about = one.name, other.name, (kind(one, other), f"{one.seed}-{other.seed}")
+        layers, there = list(acts[a]), list(acts[b])
+        fellow = [there[j] for j in corresponding(len(layers), len(there))]
+        alike = one.architecture == other.architecture
+        for i, depth in enumerate(relative_depth(len(layers))):
+            values = {"same layer, other network": score(a, layers[i], b, fellow[i])}
+            if i + 1 < len(layers):
+                here, later = layers[i], layers[i + 1]
+                home = [(a, here, a, later)] + [(b, here, b, later)] * alike
+                away = [(a, here, b, fellow[i + 1])] + [(b, here, a, later)] * alike
+                values["next layer, same network"] = np.mean([score(*one) for one in home])
+                values["next layer, other network"] = np.mean([score(*one) for one in away])
+            found += [(*about, layers[i], depth, what, float(value)) for what, value in values.items()]
     return pd.DataFrame(found, columns=["architecture", "pair", "layer", "depth", "what", "value"])

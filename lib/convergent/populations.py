@@ -65,9 +65,10 @@ def check_models(models: str) -> None:
     names = _names(models)
     if not names:
         raise ValueError('models="": name at least one network, such as "cnn6,resnet18"')
-    for name in names:
+    for name, _ in names:
         networks.check(name)
-    again = {name for name in names if names.count(name) > 1 and not name.endswith("?weights=random")}
+    plain = [name for name, _ in names]
+    again = {name for name in plain if plain.count(name) > 1 and not name.endswith("?weights=random")}
     if again:
         raise ValueError(f"models={models!r} has {', '.join(sorted(again))} twice: a network is its own best match")
 
@@ -78,8 +79,8 @@ def gather(models: str, data: str | images.Dataset, seeds: int = 4, tier: str = 
     Parameters
     ----------
     models : names with commas between them. One of `networks.ARCHITECTURES` stands for `seeds` networks trained on
-        `data` (from the zoo); any other name that `networks.load` takes ("torchvision:alexnet", "timm:NAME", either
-        with "?weights=FILE.safetensors" or "?weights=random") for one network
+        `data` (from the zoo), "cnn6?seeds=8" for eight; any other name that `networks.load` takes
+        ("torchvision:alexnet", "timm:NAME", either with "?weights=FILE.safetensors" or "?weights=random") for one
     data : what the zoo's networks were trained on, as in `zoo.get`
     seeds, tier : of the zoo's networks
 
@@ -98,9 +99,9 @@ def gather(models: str, data: str | images.Dataset, seeds: int = 4, tier: str = 
     """
     check_models(models)
     members: list[Member] = []
-    for name in _names(models):
+    for name, own in _names(models):
         if name in networks.ARCHITECTURES:
-            for entry in zoo.get(name, data, seeds=range(seeds), tier=tier):
+            for entry in zoo.get(name, data, seeds=range(own or seeds), tier=tier):
                 members.append(Member(name, entry.seed, entry.accuracy, lambda part, e=entry: getattr(e, part)))
             continue
         architecture = networks.split(name)[0]
@@ -112,8 +113,16 @@ def gather(models: str, data: str | images.Dataset, seeds: int = 4, tier: str = 
     return members
 
 
-def _names(models: str) -> list[str]:
-    return [name.strip() for name in models.split(",") if name.strip()]
+def _names(models: str) -> list[tuple[str, int | None]]:
+    """Each name, and its number of seeds where it says one."""
+    found = []
+    for name in (part.strip() for part in models.split(",") if part.strip()):
+        model, mark, number = name.partition("?seeds=")
+        if mark and (model not in networks.ARCHITECTURES or not number.isdecimal() or int(number) < 2):
+            ours = ", ".join(networks.ARCHITECTURES)
+            raise ValueError(f"models has {name!r}: '?seeds=' takes a number of networks, 2 or more, of {ours}")
+        found.append((model, int(number)) if mark else (name, None))
+    return found
 
 
 def _enlarging(name: str, pretrained: bool, seed: int) -> nn.Module:

@@ -59,6 +59,15 @@ def beside(title: str, table: pd.DataFrame, name: str) -> dict[str, pd.DataFrame
     return {f"this run: {title}": table} | {f"published: {other}": run for other, run in load(name).items()}
 
 
+def others(runs: dict[str, pd.DataFrame]) -> dict[str, pd.DataFrame]:
+    """The published ones among the runs that `beside` gives, without "published: " in their titles.
+
+    While a published run itself is being made: that run, so that the page is whole.
+    """
+    found = {title.removeprefix("published: "): table for title, table in runs.items() if title.startswith("published")}
+    return found or runs
+
+
 def publish(notebook: Path, folder: Path) -> list[str]:
     """Write every kept table of an executed notebook to `folder`, each as CSV with its provenance as JSON.
 
@@ -87,8 +96,10 @@ def publish(notebook: Path, folder: Path) -> list[str]:
         path = folder / f"{name}.csv"
         if path.exists():
             others = pd.read_csv(path, float_precision="round_trip").query("image_set != @title")
-            table = pd.concat([others, table])
+            # By title, so that the first published run stays the first whichever was made last.
+            table = pd.concat([others, table]).sort_values("image_set", kind="stable")
             about = {k: v for k, v in json.loads(path.with_suffix(".json").read_text()).items() if k != title} | about
+            about = dict(sorted(about.items()))
         table.to_csv(path, index=False, lineterminator="\n")
         path.with_suffix(".json").write_text(json.dumps(about, indent=1) + "\n")
     return sorted(tables)

@@ -16,7 +16,7 @@ from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
-from scipy import linalg
+from scipy import linalg, stats
 from torch import Tensor, nn
 from tqdm import tqdm
 
@@ -312,8 +312,10 @@ def by_level(
     return pd.concat(found)
 
 
-LEAST_R = 0.48
-"""The smallest correlation over 17 shifts that differs from none at p = 0.05 (two-sided t test)."""
+def least_r(n: int) -> float:
+    """The smallest correlation over `n` points that differs from none at p = 0.05 (two-sided t test)."""
+    limit = stats.t.ppf(0.975, n - 2)
+    return float(limit / np.sqrt(n - 2 + limit**2))
 
 
 def conditions(table: pd.DataFrame, metric: str = "procrustes") -> pd.DataFrame:
@@ -338,7 +340,8 @@ def conditions(table: pd.DataFrame, metric: str = "procrustes") -> pd.DataFrame:
         "the first layer's drop": first.assign(value=first["drop"]),
         **{f"drop, {half}": rows.assign(value=rows["drop"]) for half, rows in by_half.groupby("condition")},
         "none": first.assign(value=0.0),
-        "r that 17 shifts can tell from none": first.assign(value=LEAST_R),
+        # Shifts whose images have no class of the data set say nothing about accuracy.
+        "least r to be told from none": first.assign(value=least_r(first.dropna(subset="accuracy")["shift"].nunique())),
     }
     for words, against, column in (
         ("drop with distance of statistics", "statistics", "drop"),

@@ -26,10 +26,11 @@ from torch import Tensor, nn
 from . import __version__, images, networks, paths, training
 from .training import Recipe
 
-# How the zoo trains each image set for each tier ("": any other set).
+# How the zoo trains for each tier: by image set, else by architecture ("": any other). Twelve epochs of CIFAR-10 leave
+# a narrow residual network at 85 %.
 RECIPES: dict[str, dict[str, Recipe]] = {
     "smoke": {"": Recipe(epochs=2, batch_size=64, crop=2, n_train=2_000)},
-    "laptop": {"cave": Recipe(epochs=8, crop=2), "": Recipe(epochs=12)},
+    "laptop": {"cave": Recipe(epochs=8, crop=2), "resnet18": Recipe(epochs=30), "": Recipe(epochs=12)},
     "full": {"cave": Recipe(epochs=60, crop=2), "": Recipe(epochs=60)},
 }
 LONG = 100_000  # images seen in training above which its time is estimated and said first
@@ -152,7 +153,7 @@ def get(
     if len(starts) != len(seeds):
         raise ValueError(f"{len(starts)} initial seeds for {len(seeds)} networks: give one for each, or none")
     named = dataset if isinstance(dataset, str) else dataset.name
-    recipe = recipe or _default(RECIPES[tier], named)
+    recipe = recipe or _default(RECIPES[tier], named, architecture)
     wanted = {
         "architecture": architecture,
         "width": float(_default(WIDTHS[tier], architecture) if width is None else width),
@@ -173,8 +174,9 @@ def get(
     return found
 
 
-def _default(table: dict, name: str):
-    return table.get(name, table[""])
+def _default(table: dict, *names: str):
+    """The entry of the first of the names that has one."""
+    return next(table[name] for name in [*names, ""] if name in table)
 
 
 def seconds_to_train(architecture: str, data: images.Dataset, recipe: Recipe, width: float = 1.0) -> float:
@@ -316,7 +318,7 @@ def build(folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     records = []
     for architecture, name, seed, trajectory in SHIPPED:
-        recipe, width = _default(RECIPES["laptop"], name), _default(WIDTHS["laptop"], architecture)
+        recipe, width = _default(RECIPES["laptop"], name, architecture), _default(WIDTHS["laptop"], architecture)
         wanted = {"architecture": architecture, "width": width, "recipe": asdict(recipe), "dataset": name, "seed": seed}
         _, entry = _cached_or_trained(wanted, name, recipe, trajectory, progress=True)
         record = dict(entry.record)
