@@ -68,13 +68,7 @@ def look(network: nn.Module, layer: str, reference: Reference, images: Tensor) -
     (debiased); dimension (participation ratio), and norm, weight_norm, dead as in `responses_of`. A layer that says the
     same of every image has alignment 0 in each.
     """
-    which = torch.arange(len(images))
-    if (own := getattr(reference, "images", None)) is not None:
-        which = torch.from_numpy(shown_and_held_out(len(own))[1])
-        images, seen = own[which], reference
-    else:
-        seen = reference.on_test
-    X, Y, positions, state = responses_of(network, layer, seen, images, which)
+    X, Y, positions, state = _held_out(network, layer, reference, images)
     if isinstance(reference, Dissimilarities):
         found = float(alignment_loss.rsa_to(torch.from_numpy(X), torch.from_numpy(Y)))
         return state | {"alignment": found, "dimension": certainty.dimension(X)}
@@ -82,6 +76,29 @@ def look(network: nn.Module, layer: str, reference: Reference, images: Tensor) -
         names = ("alignment", "forward", "backward", "pearson", "procrustes", "cka", "dimension")
         return state | dict.fromkeys(names, 0.0)
     return state | scores(X, Y, positions) | {"dimension": certainty.dimension(X)}
+
+
+def _held_out(network: nn.Module, layer: str, reference: Reference, images: Tensor) -> tuple:
+    which = torch.arange(len(images))
+    if (own := getattr(reference, "images", None)) is not None:
+        which = torch.from_numpy(shown_and_held_out(len(own))[1])
+        images, seen = own[which], reference
+    else:
+        seen = reference.on_test
+    return responses_of(network, layer, seen, images, which)
+
+
+def chance(network: nn.Module, layer: str, reference: Reference, images: Tensor, nulls: int = 5) -> float:
+    """The chance level of `look`'s alignment: its mean after the reference's images were shuffled, `nulls` times."""
+    X, Y, positions, _ = _held_out(network, layer, reference, images)
+    found, n = [], len(Y) // positions
+    for i in range(nulls):
+        order = np.random.default_rng(i).permutation(n)
+        if isinstance(reference, Dissimilarities):
+            found.append(float(alignment_loss.rsa_to(torch.from_numpy(X), torch.from_numpy(Y[order][:, order]))))
+        else:
+            found.append(scores(X, Y.reshape(n, positions, -1)[order].reshape(Y.shape), positions)["alignment"])
+    return float(np.mean(found))
 
 
 def scores(X: np.ndarray, Y: np.ndarray, positions: int) -> dict[str, float]:

@@ -35,6 +35,7 @@ from .oracles import Reference
 from .training import Recipe
 
 CONTROLS = ("none", "shuffled", "step size")
+KINDS = ("gabor", "gabor-energy", "trained", "responses-early", "responses-late", "npz", "it92")  # of references
 # As they come from a data set, so that every response belongs to exactly the picture that the network sees.
 AS_THEY_ARE = {"crop": 0, "flip": False}
 
@@ -78,6 +79,17 @@ class Setting:
     def task(self) -> tasks.Task:
         """What is learned."""
         return tasks.MANY_CLASSES if self.data.train.labels.ndim == 2 else tasks.CLASSES
+
+    @property
+    def score(self) -> str:
+        """How well it is done, in words."""
+        return "accuracy" if self.data.train.labels.ndim == 1 else "mean average precision"
+
+    @property
+    def chance(self) -> float:
+        """The score of guessing: one class in so many, or the mean share of images with a class."""
+        labels = self.data.test.labels
+        return 1 / len(self.data.classes) if labels.ndim == 1 else float(labels.mean())
 
     @property
     def n_steps(self) -> int:
@@ -126,6 +138,25 @@ class Condition:
         return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
+def check_dataset(name: str) -> None:
+    """Raise what `Setting.data` would for an unknown image set, before any work."""
+    if name != "cave-scenes":
+        images.check_name(name)
+
+
+def check_reference(name: str) -> None:
+    """Raise what `reference` would for a name of no kind or a file that is not there, before any work."""
+    kind, _, path = name.partition(":")
+    if kind not in KINDS:
+        raise ValueError(
+            f"reference {name!r} is not gabor, gabor-energy, trained, responses-early, responses-late,"
+            " npz:PATH[:ROI,ROI] or it92:PATH"
+        )
+    path = path.partition(":")[0] if kind == "npz" else path
+    if kind in ("npz", "it92") and not Path(path).is_file():
+        raise FileNotFoundError(f"reference {name!r}: {path or 'a path'} is not here: give the path of an npz file")
+
+
 def reference(name: str, setting: Setting, layer: str) -> Reference:
     """A reference by name.
 
@@ -140,6 +171,7 @@ def reference(name: str, setting: Setting, layer: str) -> Reference:
     ------
     ValueError for an unknown name, or what the kinds raise.
     """
+    check_reference(name)
     kind, _, path = name.partition(":")
     size = setting.data.size
     if kind in ("gabor", "gabor-energy"):
@@ -154,13 +186,8 @@ def reference(name: str, setting: Setting, layer: str) -> Reference:
         if setting.recipe.crop or setting.recipe.flip or layer == networks.layers(known.network)[0]:
             return known  # a first layer takes less time than memory
         return oracles.Remembered(known, setting.data.train.images)
-    if kind in ("responses-early", "responses-late"):
-        needed = kind == "responses-late" and setting.data.train.latents is None
-        return stand_ins.of(setting.data, kind.removeprefix("responses-"), _trained(setting, 1) if needed else None)
-    raise ValueError(
-        f"reference {name!r} is not gabor, gabor-energy, trained, responses-early, responses-late, npz:PATH[:ROI,ROI]"
-        " or it92:PATH"
-    )
+    needed = kind == "responses-late" and setting.data.train.latents is None
+    return stand_ins.of(setting.data, kind.removeprefix("responses-"), _trained(setting, 1) if needed else None)
 
 
 def _trained(setting: Setting, seed: int) -> nn.Module:

@@ -1,15 +1,17 @@
 """Which runs answer the question of chapter 8: the published sweeps, and the paper's own at full scale."""
 
 import argparse
-import json
-from dataclasses import dataclass
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pandas as pd
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from . import causal_sweep, networks, paths, results
+from . import causal_sweep, causal_tables, networks, paths
 from .causal import Setting
 from .training import Recipe
 
@@ -132,29 +134,49 @@ def estimate(teraflops: float = 20.0, overhead: float = 1.3) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-# --- from the command line --------------------------------------------------------------------------
+# --- a sweep while the reader waits -----------------------------------------------------------------
 
 
-def publish(table: pd.DataFrame, setting: Setting, folder: Path) -> Path:
-    """Write a sweep's table to `folder/causal_sweep.csv`, beside those of other image sets and architectures.
+def live(tier: str, dataset: str) -> Setting:
+    """The setting of the chapter's own sweep; at `full` that of the published ones."""
+    if tier == "full":
+        return Setting(dataset)
+    if tier == "smoke":
+        tiny = replace(Setting().recipe, epochs=2, batch_size=32)
+        return Setting(dataset, width=0.25, recipe=tiny, n_train=512, n_test=256, n_looked_at=128)
+    return Setting(dataset, n_train=8_000, n_test=1_000, n_looked_at=500)
 
-    Columns: image_set, then those of the manifest. Where it came from goes to `causal_sweep.json`.
+
+def strengths(alphas: str, tier: str) -> list[float]:
+    """The numbers in a text, with 0 and in order; at `smoke` the ends and 0 only.
+
+    Raises ValueError for what is not numbers with spaces between, or nothing but 0.
     """
-    title = setting.data.title
-    about = results.provenance("08_causal_perturbation", setting.data)
-    about["repeat"] = f"python -m convergent.causal --dataset {setting.dataset} --architecture {setting.architecture}"
-    table = table.drop(columns=["key", "dataset"]).round(6)
-    table.insert(0, "image_set", title)
-    path, known = folder / "causal_sweep.csv", {}
-    if path.exists():
-        others = pd.read_csv(path)
-        others = others[(others.image_set != title) | (others.architecture != setting.architecture)]
-        table = pd.concat([others, table])
-        known = json.loads(path.with_suffix(".json").read_text())
-    folder.mkdir(parents=True, exist_ok=True)
-    table.to_csv(path, index=False, lineterminator="\n")
-    path.with_suffix(".json").write_text(json.dumps(known | {title: about}, indent=1) + "\n")
-    return path
+    try:
+        found = sorted({0.0, *map(float, alphas.split())})
+    except ValueError as error:
+        raise ValueError(f"alphas = {alphas!r}: give numbers with spaces between, such as '-1 1'") from error
+    if len(found) < 2:
+        raise ValueError(f"alphas = {alphas!r}: give at least one number that is not 0")
+    return sorted({found[0], 0.0, found[-1]}) if tier == "smoke" else found
+
+
+def _kept(setting: Setting) -> Path:
+    named = setting.dataset if setting.dataset.replace("-", "").isalnum() else Path(setting.dataset).stem
+    return paths.cache() / "causal" / f"{named}-{causal_tables.as_a_name(setting.architecture)}"
+
+
+@contextmanager
+def place(tier: str, setting: Setting) -> Iterator[Path]:
+    """Where the chapter's own runs lie: of a long sweep in the cache, so that it can be resumed; else in passing."""
+    if tier == "full":
+        yield _kept(setting)
+    else:
+        with tempfile.TemporaryDirectory() as folder:
+            yield Path(folder)
+
+
+# --- from the command line --------------------------------------------------------------------------
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -192,7 +214,6 @@ def main(arguments: list[str] | None = None) -> None:
         count = len({run.key(setting) for run in runs})
         print(f"{len(runs)} rows from {count} networks of {setting.recipe.epochs} epochs of {setting.n_train} images")
         return
-    named = options.dataset if options.dataset.replace("-", "").isalnum() else Path(options.dataset).stem
-    folder = options.folder or paths.cache() / "causal" / f"{named}-{options.architecture}"
+    folder = options.folder or _kept(setting)
     table = causal_sweep.sweep(runs, setting, folder)
-    print(f"published {publish(table, setting, options.publish)}")
+    print(f"published {causal_tables.publish(table, setting, folder, options.publish)}")
