@@ -1,4 +1,3 @@
-import json
 import signal
 import subprocess
 import sys
@@ -330,15 +329,28 @@ def test_the_published_grids_have_both_signs_and_zero_and_three_seeds():
 
 
 @smoke
-def test_a_published_table_replaces_only_its_own_image_set_and_architecture(setting, tmp_path):
-    row = {"key": "k", "dataset": "tiny", "architecture": "cnn6", "alpha": 1.0, "accuracy": 0.5}
-    causal_plans.publish(pd.DataFrame([row]), setting, tmp_path)
-    other = replace(setting, architecture="resnet18")
-    causal_plans.publish(pd.DataFrame([row | {"architecture": "resnet18"}]), other, tmp_path)
-    path = causal_plans.publish(pd.DataFrame([row | {"accuracy": 0.75}]), setting, tmp_path)
-    found = pd.read_csv(path).set_index("architecture").accuracy
-    assert found.to_dict() == {"resnet18": 0.5, "cnn6": 0.75}
-    assert list(json.loads(path.with_suffix(".json").read_text())) == ["Tiny"]
+def test_what_the_chapter_is_asked_for_is_checked_before_any_work(tmp_path):
+    causal.check_reference("gabor")
+    causal.check_dataset("cave-scenes")
+    with pytest.raises(ValueError, match="reference 'gabour' is not gabor"):
+        causal.check_reference("gabour")
+    with pytest.raises(FileNotFoundError, match="none.npz is not here"):
+        causal.check_reference(f"npz:{tmp_path / 'none.npz'}:V1v,V1d")
+    assert causal_plans.strengths("3 -1 0.5", "laptop") == [-1, 0, 0.5, 3]
+    assert causal_plans.strengths("3 -1 0.5", "smoke") == [-1, 0, 3]
+    for text, message in (("0", "at least one number"), ("1,2", "spaces between")):
+        with pytest.raises(ValueError, match=message):
+            causal_plans.strengths(text, "laptop")
+
+
+@smoke
+def test_shuffled_images_are_not_aligned_and_chance_is_that_of_the_metric(setting):
+    network, row = trained(replace(setting, recipe=replace(RECIPE, epochs=12)), 5.0)
+    chance = achieved.chance(network, "layer1", gabor.GaborBank(16), setting.data.test.images)
+    assert chance < 0.02
+    assert row["alignment"] > chance + 0.1
+    assert setting.chance == pytest.approx(1 / 3)
+    assert setting.score == "accuracy"
 
 
 @smoke

@@ -13,13 +13,18 @@ from .plots_compare import METRIC_NAMES
 
 AWAY, TOWARDS, TASK = PALETTE[4], PALETTE[0], PALETTE[2]  # one colour for what was done to the network, everywhere
 CONTROL_MARKERS = {"shuffled": "s", "step size": "^"}
-METRIC_WORDS = METRIC_NAMES | {"alignment": "linear map, R² (pushed)"}
+METRIC_WORDS = METRIC_NAMES | {"alignment": "linear map, R² (pushed)", "cka": METRIC_NAMES["cka_debiased"]}
+_SHORT = {"mean average precision": "mean av. precision"}
 _COLOURS = METRIC_COLOURS | {"alignment": METRIC_COLOURS["linear"]}
 
 
 def colour_of(alpha: float) -> str:
     """Of a run: away from the reference, the task alone, or towards the reference."""
     return AWAY if alpha < 0 else TOWARDS if alpha > 0 else TASK
+
+
+def _wrapped(run: str) -> str:
+    return run.replace(": ", ":\n", 1).replace(", ", ",\n")
 
 
 def framework() -> plt.Figure:
@@ -102,15 +107,17 @@ def pareto(tables: dict[str, pd.DataFrame]) -> plt.Figure:
         _controls(ax, rows[rows.control != "none"])
         ax.axhline(rows.chance.iloc[0], color=GREY, linestyle="--", linewidth=1)
         ax.axvline(0, color=GREY, linestyle="--", linewidth=1)
-        ax.set_ylim(0, None)
+        ax.set_ylim(max(0, rows.chance.iloc[0] - 0.06), None)
     single = len({push for push, _ in places}) == 1
     for (push, run), ax in places.items():
-        first = ax.get_subplotspec().is_first_col()
-        score = kept[run].score.iloc[0].replace("mean average precision", "mean av. precision")
-        ax.set_ylabel(score if single or not first else f"{push.replace(', ', chr(10))}\n{score}", fontsize=10)
-        if single or ax.get_subplotspec().is_first_row():
-            ax.set_title(run.replace(": ", ":\n", 1), fontsize=10)
-        if ax.get_subplotspec().is_last_row():
+        score, place = _SHORT.get(kept[run].score.iloc[0], kept[run].score.iloc[0]), ax.get_subplotspec()
+        if single or place.is_first_col():
+            ax.set_ylabel(score if single else f"{push.replace(', ', chr(10))}\n{score}", fontsize=10)
+        elif kept[run].score.iloc[0] != next(iter(kept.values())).score.iloc[0]:
+            ax.set_ylabel(score, fontsize=10)
+        if single or place.is_first_row():
+            ax.set_title(_wrapped(run), fontsize=10)
+        if place.is_last_row():
             ax.set_xlabel("alignment (R²)", fontsize=10)
     controls = [name for name in CONTROL_MARKERS if any((table.control == name).any() for table in kept.values())]
     _legend(figure, controls)
@@ -169,7 +176,7 @@ def ends(tables: dict[str, pd.DataFrame]) -> plt.Figure:
     """
     found = {run: costs(table) for run, table in tables.items()}
     pushes = list(dict.fromkeys(push for table in tables.values() for push in named(table).push))
-    size = (WIDTH, 0.52 * len(pushes) + 1.7)
+    size = (WIDTH, 0.8 * len(pushes) + 1.7)
     figure, axes = plt.subplots(1, len(found), figsize=size, squeeze=False, sharey=True)
     offsets = {(MISALIGNED, "none"): -0.3, (MISALIGNED, "shuffled"): -0.18, (MISALIGNED, "step size"): -0.06,
                (ALIGNED, "none"): 0.06, (ALIGNED, "shuffled"): 0.18, (ALIGNED, "step size"): 0.3}  # fmt: skip
@@ -184,7 +191,7 @@ def ends(tables: dict[str, pd.DataFrame]) -> plt.Figure:
         lowest, highest = table["mean"].min(), max(table["mean"].max(), 0)
         margin = 0.25 * max(highest - lowest, 0.02)  # an interval over few seeds may reach far beyond its panel
         ax.set(xlim=(lowest - margin, highest + margin), xlabel="accuracy gained")
-        ax.set_title(run.replace(": ", ":\n", 1), fontsize=10)
+        ax.set_title(_wrapped(run), fontsize=10)
     axes[0, 0].set(yticks=range(len(pushes)), ylim=(len(pushes) - 0.5, -0.5))
     axes[0, 0].set_yticklabels([push.replace(", ", "\n") for push in pushes], fontsize=10)
     handles = [
@@ -214,6 +221,8 @@ def rank_correlations(tables: dict[str, pd.DataFrame], permutations: int = 4_999
     pushes = list(dict.fromkeys(push for table in found.values() for push in table.push))
     size = (WIDTH, (0.42 * len(pushes) + 0.5) * len(found) + 0.9)
     figure, axes = plt.subplots(len(found), 3, figsize=size, squeeze=False, sharex=True, sharey=True)
+    for ax, name in zip(axes[0], BRANCHES, strict=True):
+        ax.set_title(name, fontsize=10)
     for row, (run, table) in zip(axes, found.items(), strict=True):
         for ax, name in zip(row, BRANCHES, strict=True):
             for point in table[table.branch == name].dropna(subset="rho").itertuples():
@@ -222,9 +231,7 @@ def rank_correlations(tables: dict[str, pd.DataFrame], permutations: int = 4_999
                 y = pushes.index(point.push) + 0.22 * (i - 1)
                 ax.plot(point.rho, y, color=_COLOURS[point.metric], marker="osD"[i], markersize=5, **filled)
             ax.axvline(0, color=GREY, linestyle="--", linewidth=1)
-            if row is axes[0]:
-                ax.set_title(name, fontsize=10)
-        row[0].set_ylabel(run.replace(": ", ":\n", 1), fontsize=10)
+        row[0].set_ylabel(_wrapped(run), fontsize=10)
     axes[0, 0].set(xlim=(-1.1, 1.1), yticks=range(len(pushes)), ylim=(len(pushes) - 0.5, -0.5), xticks=[-1, 0, 1])
     axes[0, 0].set_yticklabels([push.replace(", ", "\n") for push in pushes])
     for ax in axes.flat:
@@ -272,7 +279,7 @@ def states(tables: dict[str, pd.DataFrame]) -> plt.Figure:
                 reach = np.maximum([mean - by.min(), by.max() - mean], 0)  # rounding: a mean below the least
                 look = {"color": PALETTE[k % 6], "marker": "osD^v"[k % 5], "markersize": 4, "linewidth": 1}
                 ax.errorbar(mean.index, mean, reach, elinewidth=1, markeredgewidth=0, **look)
-        axes[0, j].set_title(run.replace(": ", ":\n", 1), fontsize=10)
+        axes[0, j].set_title(_wrapped(run), fontsize=10)
         axes[-1, j].set_xlabel("α", fontsize=10)
     smallest = min(table.alpha[table.alpha != 0].abs().min() for table in kept.values())
     largest = max(table.alpha.abs().max() for table in kept.values())
@@ -303,7 +310,9 @@ def filters(sheets: dict[float, Tensor], bank: Tensor) -> plt.Figure:
     bank : (108, kernel, kernel) of `gabor.GaborBank.filters`, a row a frequency
     """
     shown = five(sorted(sheets))
-    panels = [(_words(alpha, shown), sheets[alpha], 6, colour_of(alpha)) for alpha in shown]
+    panels = [
+        (_words(alpha, shown), sheets[alpha], 4 if len(sheets[alpha]) <= 16 else 8, colour_of(alpha)) for alpha in shown
+    ]
     panels.append(("Gabor bank", bank[:, None].expand(-1, 3, -1, -1), 12, GREY))
     down = -(-len(panels) // 3)
     figure, axes = plt.subplots(down, 3, figsize=(WIDTH, 2.15 * down), squeeze=False)
