@@ -113,3 +113,15 @@ def test_alignment_over_depth_is_drawn_with_its_chance_level(comparison):
     np.testing.assert_allclose(lines[0].get_ydata(), same.groupby("layer_a").value.mean())
     np.testing.assert_allclose(lines[1].get_ydata(), same.groupby("layer_a").chance.mean())
     assert lines[1].get_linestyle() == "--"
+
+
+def test_a_long_title_breaks_after_whose_run_it_is_and_not_inside_brackets():
+    assert plots.wrapped("this run: The cave") == "this run:\nThe cave"
+    lines = plots.wrapped("published: Tiny-ImageNet (80 classes), part 1 of 2", 20).splitlines()
+    assert [line.replace("\N{NO-BREAK SPACE}", " ") for line in lines] == [
+        "published:",
+        "Tiny-ImageNet",
+        "(80 classes),",
+        "part 1 of 2",
+    ]
+    assert plots.wrapped("The cave") == "The cave"

@@ -4,6 +4,9 @@ Figures have no background of their own and grey text, so that they read on a li
 those of Okabe & Ito (2008), which colour-blind readers can tell apart; one condition keeps one colour everywhere.
 """
 
+import re
+import textwrap
+
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
@@ -52,6 +55,14 @@ def use_style() -> None:
     boxes = {"axes.spines.top": False, "axes.spines.right": False, "legend.frameon": False, "legend.fontsize": 11}
     plt.rcParams.update(grey | sizes | clear | boxes | {"axes.titlecolor": GREY, "legend.labelcolor": GREY})
     plt.rcParams.update({"figure.dpi": 110, "savefig.dpi": 200, "svg.fonttype": "none"})
+
+
+def wrapped(title: str, width: int = 24) -> str:
+    """A run's title on lines of at most `width` characters, the first of which says whose run it is."""
+    whose, colon, what = title.rpartition(": ")
+    # "(80 classes)" and "part 1 of 2" stay whole: a space that does not break.
+    what = re.sub(r"\([^)]*\)|part \d+ of \d+", lambda found: found[0].replace(" ", "\N{NO-BREAK SPACE}"), what)
+    return "\n".join([whose + colon.strip()] * bool(colon) + textwrap.wrap(what, width))
 
 
 def _picture(image: Tensor) -> np.ndarray:

@@ -9,7 +9,7 @@ from matplotlib.lines import Line2D
 
 from . import correspondence, populations
 from .depth import AS_IT_IS, SWAPPED, WITHIN
-from .plots import GREY, METRIC_COLOURS, PALETTE, WIDTH
+from .plots import GREY, METRIC_COLOURS, PALETTE, WIDTH, wrapped
 from .plots_compare import METRIC_NAMES, matrix
 
 
@@ -85,7 +85,7 @@ def by_layer(
                 _line(ax, other[other[by] == name], look | {"linestyle": ":", "marker": None}, band=False)
         layers = table.sort_values("depth").layer.drop_duplicates()
         ax.set_xticks(range(len(layers)), layers, rotation=90)
-        ax.set_title(title)
+        ax.set_title(wrapped(title, 60 // columns))
         ax.axhline(0, color=GREY, linewidth=0.5)
     for ax in axes.flat[len(panels) :]:
         ax.set_visible(False)

@@ -10,7 +10,7 @@ import torch
 from matplotlib.lines import Line2D
 
 from . import shifts
-from .plots import GREY, METRIC_COLOURS, WIDTH, _bare, tile
+from .plots import GREY, METRIC_COLOURS, WIDTH, _bare, tile, wrapped
 from .plots_compare import METRIC_NAMES
 from .under_shift import WITHIN, halves
 
@@ -48,24 +48,30 @@ def _of(table: pd.DataFrame, metric: str = "procrustes") -> pd.DataFrame:
 
 
 def matrix(tables: dict[str, pd.DataFrame], metric: str = "procrustes") -> plt.Figure:
-    """Alignment of every layer on every set, means over pairs: a panel a run, a row a set, sorted by the last layer.
+    """Alignment of every layer on every set, means over pairs: a panel a run, a row a set.
+
+    The sets have one order in all panels: that of the last layer in the first run.
 
     Parameters
     ----------
     tables : title of the run -> of `under_shift.alignments`
     """
-    figure, axes = plt.subplots(1, len(tables), figsize=(WIDTH, 5.6), squeeze=False, sharey=len(tables) == 1)
+    figure, axes = plt.subplots(1, len(tables), figsize=(WIDTH, 5.6), squeeze=False)
+    rows = None
     for ax, (title, table) in zip(axes[0], tables.items(), strict=True):
         means = _of(table, metric).pivot_table(index="shift", columns="layer", values="value", sort=False)
-        rest = means.drop(index=WITHIN).sort_values(means.columns[-1], ascending=False)
-        means = pd.concat([means.loc[[WITHIN]], rest])
+        if rows is None:
+            rest = means.drop(index=WITHIN).sort_values(means.columns[-1], ascending=False)
+            rows = [WITHIN, *rest.index]
+        means = means.loc[rows]
         numbers = means.map(lambda value: f"{max(value, 0):.2f}".removeprefix("0"))
         look = {"vmin": 0, "vmax": 1, "cmap": "cividis", "fmt": "", "annot_kws": {"size": 8}}
         sns.heatmap(means, ax=ax, annot=numbers, cbar=False, **look)
         ax.axhline(1, color="white", linewidth=3)
-        ax.set_yticklabels([name.replace("_", " ") for name in means.index], fontsize=9)
+        names = [name.replace("_", " ") for name in rows] if ax is axes[0, 0] else []
+        ax.set_yticks(np.arange(len(names)) + 0.5, names, fontsize=9)
         ax.set(xlabel="", ylabel="")
-        ax.set_title(title, fontsize=10)
+        ax.set_title(wrapped(title, 20), fontsize=10)
         ax.tick_params(axis="x", rotation=60, length=0)
         ax.tick_params(axis="y", rotation=0, length=0)
     figure.tight_layout()
@@ -96,7 +102,7 @@ def over_depth(tables: dict[str, pd.DataFrame]) -> plt.Figure:
             ax.errorbar(mean.index, mean, error, color=colour, **look)
             ax.plot(chance.index, chance, color=GREY, linestyle="--", linewidth=1)
             ax.set(title=METRIC_NAMES[metric], ylim=(-0.05, 1))
-        row[0].set_ylabel(f"{title}\nheld-out correlation", fontsize=10)
+        row[0].set_ylabel(f"{wrapped(title)}\nheld-out correlation", fontsize=10)
     for ax in axes[-1]:
         ax.set(xlabel="depth", xticks=[0, 0.5, 1])
     handles = [
@@ -133,7 +139,7 @@ def against_size(tables: dict[str, pd.DataFrame], metric: str = "procrustes") ->
                 ax.plot(ends, line(ends), color=colour, linewidth=1)
             ax.axhline(0, color=GREY, linestyle="--", linewidth=1)
             ax.set_xlabel(label if ax in axes[-1] else "")
-        row[0].set_ylabel(f"{title}\ndrop of alignment", fontsize=10)
+        row[0].set_ylabel(f"{wrapped(title)}\ndrop of alignment", fontsize=10)
     handles = [
         Line2D([], [], color=colour, marker=marker, linestyle="none", label=half)
         for half, (colour, marker) in HALVES.items()
@@ -150,7 +156,7 @@ def correlations(tables: dict[str, dict[str, pd.DataFrame]], ylabel: str) -> plt
     ----------
     tables : title of the run -> metric -> of `under_shift.correlation_by_layer`
     """
-    figure, axes = plt.subplots(1, len(tables), figsize=(WIDTH, 3.2), squeeze=False, sharey=True)
+    figure, axes = plt.subplots(1, len(tables), figsize=(WIDTH, 3.6), squeeze=False, sharey=True)
     for ax, (title, by_metric) in zip(axes[0], tables.items(), strict=True):
         for k, (metric, table) in enumerate(by_metric.items()):
             at = table.depth + 0.015 * (k - (len(by_metric) - 1) / 2)  # side by side, so that bars can be told apart
@@ -159,7 +165,7 @@ def correlations(tables: dict[str, dict[str, pd.DataFrame]], ylabel: str) -> plt
             ax.plot(at, table.r, color=colour, marker=marker, markersize=4, label=METRIC_NAMES[metric])
         ax.axhline(0, color=GREY, linestyle="--", linewidth=1)
         ax.set(xlabel="depth", ylim=(-1, 1), xticks=[0, 0.5, 1])
-        ax.set_title(title, fontsize=10)
+        ax.set_title(wrapped(title, 20), fontsize=10)
     axes[0, 0].set_ylabel(ylabel)
     figure.tight_layout(rect=(0, 0, 1, 0.9))
     lines, names = axes[0, 0].get_legend_handles_labels()

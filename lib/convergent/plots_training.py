@@ -8,7 +8,7 @@ import pandas as pd
 from matplotlib.lines import Line2D
 
 from . import certainty, trajectories
-from .plots import GREY, PALETTE, WIDTH
+from .plots import GREY, PALETTE, WIDTH, wrapped
 from .plots_certainty import AXES
 from .plots_compare import METRIC_COLOURS, METRIC_NAMES
 
@@ -120,7 +120,7 @@ def shares(runs: Mapping[str, pd.DataFrame]) -> plt.Figure:
         layers = [layer for layer in table.layer.unique() if layer != trajectories.ACCURACY]
         _stages(row[0], found, layers)
         _shares(row[1], found, layers)
-        row[0].set_title(title.replace(": ", ":\n"), loc="left")
+        row[0].set_title(wrapped(title, 30), loc="left")
         for ax in row:
             ax.set_xticks(range(len(layers)), ["all" if one == trajectories.ALL else one for one in layers])
             ax.tick_params(axis="x", rotation=55)
@@ -221,7 +221,7 @@ def _three(runs, chosen, by: str, looks: dict, names: dict, columns: int) -> plt
                 ax.plot(rows.groupby("step").chance.mean(), color=GREY, linestyle="--", linewidth=1)
             _steps(ax, table.step.unique(), _epoch(table) if "epoch" in table else None)
             ax.set(title=layer, ylim=(-0.05, 1.05))
-        row[0].set_ylabel(title.replace(": ", ":\n") if len(runs) > 1 else "held-out correlation")
+        row[0].set_ylabel(wrapped(title) if len(runs) > 1 else "held-out correlation")
     for ax in axs[-1]:
         ax.set_xlabel("step")
     handles = [Line2D([], [], label=names[name], **_MARKS | look) for name, look in looks.items()]

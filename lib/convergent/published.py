@@ -15,6 +15,8 @@ import pandas as pd
 
 from . import paths, results
 
+AS_TEXT = {"dtype": str, "keep_default_na": False}
+
 
 def keep(name: str, table: pd.DataFrame) -> None:
     """Store a tidy table in the executed notebook, without showing it."""
@@ -91,11 +93,12 @@ def publish(notebook: Path, folder: Path) -> list[str]:
     folder.mkdir(parents=True, exist_ok=True)
     title = stamps[-1]["data"].split(", SHA-256")[0]
     for name, text in tables.items():
-        table, about = pd.read_csv(io.StringIO(text)), {title: stamps[-1]}
+        # As text, so that no number changes its digits on the way.
+        table, about = pd.read_csv(io.StringIO(text), **AS_TEXT), {title: stamps[-1]}
         table.insert(0, "image_set", title)
         path = folder / f"{name}.csv"
         if path.exists():
-            others = pd.read_csv(path, float_precision="round_trip").query("image_set != @title")
+            others = pd.read_csv(path, **AS_TEXT).query("image_set != @title")
             # By title, so that the first published run stays the first whichever was made last.
             table = pd.concat([others, table]).sort_values("image_set", kind="stable")
             about = {k: v for k, v in json.loads(path.with_suffix(".json").read_text()).items() if k != title} | about
