@@ -1,5 +1,6 @@
 """The tables of chapter 8's sweeps: what their networks tell besides, how they are published and read."""
 
+import io
 import json
 from dataclasses import fields
 from pathlib import Path
@@ -38,7 +39,9 @@ def _write(table: pd.DataFrame, what: str, setting: Setting, folder: Path) -> Pa
     table = table.round(6)
     table.insert(0, "image_set", title)
     if path.exists():
-        others, own = pd.read_csv(path, float_precision="round_trip"), ["image_set", "reference", "layer"]
+        # As text, so that no number changes its digits on the way.
+        table = pd.read_csv(io.StringIO(table.to_csv(index=False)), **published.AS_TEXT)
+        others, own = pd.read_csv(path, **published.AS_TEXT), ["image_set", "reference", "layer"]
         made = pd.MultiIndex.from_frame(table[own].drop_duplicates())
         others = others[~pd.MultiIndex.from_frame(others[own]).isin(made)]
         table = pd.concat([others, table]).sort_values("image_set", kind="stable")

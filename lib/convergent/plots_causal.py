@@ -8,7 +8,7 @@ from matplotlib.patches import FancyArrowPatch, FancyBboxPatch
 from torch import Tensor
 
 from .causal_claims import ALIGNED, ALONE, BRANCHES, METRICS, MISALIGNED, correlations, costs, named, plain
-from .plots import GREY, METRIC_COLOURS, PALETTE, WIDTH, _bare, tile
+from .plots import GREY, METRIC_COLOURS, PALETTE, WIDTH, _bare, tile, wrapped
 from .plots_compare import METRIC_NAMES
 
 AWAY, TOWARDS, TASK = PALETTE[4], PALETTE[0], PALETTE[2]  # one colour for what was done to the network, everywhere
@@ -21,10 +21,6 @@ _COLOURS = METRIC_COLOURS | {"alignment": METRIC_COLOURS["linear"]}
 def colour_of(alpha: float) -> str:
     """Of a run: away from the reference, the task alone, or towards the reference."""
     return AWAY if alpha < 0 else TOWARDS if alpha > 0 else TASK
-
-
-def _wrapped(run: str) -> str:
-    return run.replace(": ", ":\n", 1).replace(", ", ",\n")
 
 
 def framework() -> plt.Figure:
@@ -116,7 +112,7 @@ def pareto(tables: dict[str, pd.DataFrame]) -> plt.Figure:
         elif kept[run].score.iloc[0] != next(iter(kept.values())).score.iloc[0]:
             ax.set_ylabel(score, fontsize=10)
         if single or place.is_first_row():
-            ax.set_title(_wrapped(run), fontsize=10)
+            ax.set_title(wrapped(run, 20), fontsize=10)
         if place.is_last_row():
             ax.set_xlabel("alignment (R²)", fontsize=10)
     controls = [name for name in CONTROL_MARKERS if any((table.control == name).any() for table in kept.values())]
@@ -191,7 +187,7 @@ def ends(tables: dict[str, pd.DataFrame]) -> plt.Figure:
         lowest, highest = table["mean"].min(), max(table["mean"].max(), 0)
         margin = 0.25 * max(highest - lowest, 0.02)  # an interval over few seeds may reach far beyond its panel
         ax.set(xlim=(lowest - margin, highest + margin), xlabel="accuracy gained")
-        ax.set_title(_wrapped(run), fontsize=10)
+        ax.set_title(wrapped(run, 20), fontsize=10)
     axes[0, 0].set(yticks=range(len(pushes)), ylim=(len(pushes) - 0.5, -0.5))
     axes[0, 0].set_yticklabels([push.replace(", ", "\n") for push in pushes], fontsize=10)
     handles = [
@@ -231,7 +227,7 @@ def rank_correlations(tables: dict[str, pd.DataFrame], permutations: int = 4_999
                 y = pushes.index(point.push) + 0.22 * (i - 1)
                 ax.plot(point.rho, y, color=_COLOURS[point.metric], marker="osD"[i], markersize=5, **filled)
             ax.axvline(0, color=GREY, linestyle="--", linewidth=1)
-        row[0].set_ylabel(_wrapped(run), fontsize=10)
+        row[0].set_ylabel(wrapped(run, 20), fontsize=10)
     axes[0, 0].set(xlim=(-1.1, 1.1), yticks=range(len(pushes)), ylim=(len(pushes) - 0.5, -0.5), xticks=[-1, 0, 1])
     axes[0, 0].set_yticklabels([push.replace(", ", "\n") for push in pushes])
     for ax in axes.flat:
@@ -279,7 +275,7 @@ def states(tables: dict[str, pd.DataFrame]) -> plt.Figure:
                 reach = np.maximum([mean - by.min(), by.max() - mean], 0)  # rounding: a mean below the least
                 look = {"color": PALETTE[k % 6], "marker": "osD^v"[k % 5], "markersize": 4, "linewidth": 1}
                 ax.errorbar(mean.index, mean, reach, elinewidth=1, markeredgewidth=0, **look)
-        axes[0, j].set_title(_wrapped(run), fontsize=10)
+        axes[0, j].set_title(wrapped(run, 20), fontsize=10)
         axes[-1, j].set_xlabel("α", fontsize=10)
     smallest = min(table.alpha[table.alpha != 0].abs().min() for table in kept.values())
     largest = max(table.alpha.abs().max() for table in kept.values())
