@@ -48,6 +48,16 @@ def test_several_values_of_one_pair_are_averaged_before_they_are_compared():
     assert row["run"] == "high 0.45 [0.40, 0.50]; low 0.30 [0.30, 0.30]; in 2 of 2 pairs"
 
 
+def test_a_run_that_lacks_a_condition_gets_no_verdict_and_the_others_keep_theirs():
+    whole, part = table([0.5], [0.2]), table([0.5], [])
+    row = claims.weigh("c", "s", {"this": part, "that": whole}, "high", "low")
+    assert row["this"] == "not measured"
+    assert "this: verdict" not in row
+    assert row["that: verdict"] == "reproduced"
+    with pytest.raises(ValueError, match="claim 'c': no run has both 'high' and 'low'"):
+        claims.weigh("c", "s", {"this": part}, "high", "low")
+
+
 def test_equal_values_do_not_support_a_claim():
     assert claims.weigh("c", "s", {"run": table([0.5], [0.5])}, "high", "low")["run: verdict"] == "not reproduced"
 

@@ -30,10 +30,19 @@ def weigh(claim: str, source: str, runs: dict[str, pd.DataFrame], high: str, low
     ----------
     claim, source : in words; who says so, and where
     runs : title -> tidy table with columns condition, value, and network or pair: values are averaged within each
-        network (pair) before the two conditions are compared in it
+        network (pair) before the two conditions are compared in it. A run without one of the two gets no verdict.
+
+    Raises
+    ------
+    ValueError when no run has both conditions.
     """
     row = {"claim": claim, "who says so": source}
+    if not any({high, low} <= set(table.condition) for table in runs.values()):
+        raise ValueError(f"claim {claim!r}: no run has both {high!r} and {low!r}")
     for run, table in runs.items():
+        if not {high, low} <= set(table.condition):
+            row[run] = "not measured"
+            continue
         by = "pair" if "pair" in table else "network"
         values = table.groupby([by, "condition"]).value.mean().unstack("condition")
         shown = [
