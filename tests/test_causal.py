@@ -323,6 +323,7 @@ def test_the_published_grids_have_both_signs_and_zero_and_three_seeds():
             assert alphas == sorted(-alpha for alpha in alphas)
             assert 0 in alphas
     assert all(len(alphas) >= 9 for alphas in causal_plans.pushes("cnn6").values())
+    assert {name for name, _ in causal_plans.pushes("cnn6", "cave-scenes")} == {"responses-early", "responses-late"}
     assert causal_plans.SEEDS == 3
     with pytest.raises(ValueError, match="no published sweep of 'vgg11'"):
         causal_plans.pushes("vgg11")

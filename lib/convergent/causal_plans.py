@@ -35,8 +35,10 @@ _WIDTHS = {"cnn6": 0.5, "resnet18": 0.125}
 SEEDS = 3
 
 
-def pushes(architecture: str) -> dict[tuple[str, str], list[float]]:
+def pushes(architecture: str, dataset: str = "cave") -> dict[tuple[str, str], list[float]]:
     """(reference, layer) -> alphas of the published sweep, in order.
+
+    Of pictures of several objects the responses only, as the paper has that task for its brain data only.
 
     Raises ValueError for an architecture without one.
     """
@@ -45,6 +47,7 @@ def pushes(architecture: str) -> dict[tuple[str, str], list[float]]:
     return {
         pushed: sorted({0.0, *strengths, *(-strength for strength in strengths)})
         for pushed, strengths in _STRENGTHS[architecture].items()
+        if dataset != "cave-scenes" or pushed[0].startswith("responses")
     }
 
 
@@ -208,7 +211,7 @@ def main(arguments: list[str] | None = None) -> None:
     own = (options.reference, options.layer, options.alphas)
     if any(own) and not all(own):
         parser.error("--reference, --layer and --alphas go together")
-    wanted = {own[:2]: sorted({0.0, *own[2]})} if all(own) else pushes(options.architecture)
+    wanted = {own[:2]: sorted({0.0, *own[2]})} if all(own) else pushes(options.architecture, options.dataset)
     runs = causal_sweep.conditions(
         wanted, range(options.seeds), controls=not options.no_controls, metric=options.metric
     )
