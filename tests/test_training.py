@@ -10,7 +10,7 @@ import torch
 from safetensors import safe_open
 from torch import nn
 
-from convergent import images, networks, training
+from convergent import images, networks, tasks, training
 from convergent.training import Recipe, accuracy, checkpoint_steps, train
 from tiny import RECIPE, assert_same_weights, dataset, split
 
@@ -68,13 +68,14 @@ def test_keeping_a_trajectory_or_a_state_does_not_change_the_weights(tmp_path):
 KILLED = """
 import os, signal, sys
 import torch
-from convergent import networks, training
+from convergent import networks, training, training_state
 from tiny import dataset
 from test_training import long_recipe
 
 torch.set_num_threads(1)
 folder, architecture, optimiser, what, count = sys.argv[1:]
-original, calls = getattr(training, what), 0
+module = training_state if what == "save_file" else training
+original, calls = getattr(module, what), 0
 
 def deadly(*args, **options):
     global calls
@@ -85,7 +86,7 @@ def deadly(*args, **options):
         os.kill(os.getpid(), signal.SIGKILL)
     return original(*args, **options)
 
-setattr(training, what, deadly)
+setattr(module, what, deadly)
 data = dataset()
 network = networks.load(architecture, len(data.classes), width=0.1, seed=0)
 training.train(network, data, long_recipe(optimiser), 0, folder, checkpoints=True, progress=False)
@@ -99,9 +100,9 @@ def long_recipe(optimiser):
 @pytest.mark.parametrize(
     ("architecture", "optimiser", "what", "count", "epochs_kept"),
     [
-        pytest.param("cnn6", "sgd", "cross_entropy", 2 * BATCHES + 4, 2, id="in the third epoch", marks=smoke),
-        pytest.param("alexnet", "adam", "cross_entropy", BATCHES + 2, 1, id="with dropout and Adam"),
-        pytest.param("cnn6", "sgd", "cross_entropy", 3, 0, id="before anything was kept"),
+        pytest.param("cnn6", "sgd", "_learning_rate", 2 * BATCHES + 4, 2, id="in the third epoch", marks=smoke),
+        pytest.param("alexnet", "adam", "_learning_rate", BATCHES + 2, 1, id="with dropout and Adam"),
+        pytest.param("cnn6", "sgd", "_learning_rate", 3, 0, id="before anything was kept"),
         pytest.param("resnet18", "sgd", "save_file", 3, 2, id="while it wrote its state"),
     ],
 )
@@ -133,7 +134,7 @@ def test_a_killed_run_goes_on_to_the_weights_of_one_that_was_never_killed(
 def counting(steps):
     """An extra loss of zero that leaves a mark at each step."""
 
-    def extra_loss(network, batch, logits, labels):
+    def extra_loss(network, batch, logits, labels, step):
         steps.append(len(batch))
         return logits.sum() * 0
 
@@ -255,7 +256,7 @@ def test_random_labels_follow_from_the_seed_and_are_drawn_once():
     seen = {}
     data = dataset()
 
-    def note(network, batch, logits, targets):
+    def note(network, batch, logits, targets, step):
         for image, target in zip(batch, targets, strict=True):
             seen.setdefault(bytes(image.cpu().contiguous().numpy()), set()).add(int(target))
         return logits.sum() * 0
@@ -336,7 +337,7 @@ def test_a_crop_that_is_larger_than_the_images_is_refused():
 def test_n_train_takes_so_many_images_balanced_over_classes_and_all_where_there_are_fewer():
     classes, sizes = [], []
 
-    def note(network, batch, logits, targets):
+    def note(network, batch, logits, targets, step):
         classes.append(targets.clone())
         sizes.append(len(targets))
         return logits.sum() * 0
@@ -355,13 +356,13 @@ def test_n_train_takes_so_many_images_balanced_over_classes_and_all_where_there_
 def test_an_extra_loss_of_zero_changes_nothing_and_another_one_does():
     plain = weights()
     assert_same_weights(plain, weights(extra_loss=counting([])))
-    pulled = weights(extra_loss=lambda network, batch, logits, labels: 0.1 * logits.square().mean())
+    pulled = weights(extra_loss=lambda network, batch, logits, labels, step: 0.1 * logits.square().mean())
     assert not torch.equal(plain["head.weight"], pulled["head.weight"])
 
 
 @smoke
 def test_the_gradient_of_an_extra_loss_reaches_the_weights():
-    def small_filters(network, batch, logits, labels):
+    def small_filters(network, batch, logits, labels, step):
         return 100 * network.layer1[0].weight.square().sum()
 
     def size(state):
@@ -375,7 +376,7 @@ def test_the_gradient_of_an_extra_loss_reaches_the_weights():
 def test_an_extra_loss_sees_the_network_its_images_its_logits_and_the_labels():
     seen = []
 
-    def note(network, batch, logits, labels):
+    def note(network, batch, logits, labels, step):
         seen.append((network.training, tuple(batch.shape), tuple(logits.shape), logits.requires_grad, len(labels)))
         return logits.sum() * 0
 
@@ -387,7 +388,7 @@ def test_an_extra_loss_sees_the_network_its_images_its_logits_and_the_labels():
 def test_a_loss_that_is_not_finite_stops_with_its_step_and_keeps_the_last_good_state(tmp_path):
     steps = []
 
-    def breaks_in_the_second_epoch(network, batch, logits, labels):
+    def breaks_in_the_second_epoch(network, batch, logits, labels, step):
         steps.append(0)
         return logits.sum() * (math.nan if len(steps) == BATCHES + 3 else 0)
 
@@ -412,7 +413,7 @@ def test_a_learning_rate_that_is_far_too_high_is_named_in_the_error(tmp_path, ra
 def test_weights_that_overflow_in_the_last_step_are_not_kept(tmp_path):
     recipe = replace(RECIPE, epochs=1, batch_size=96, learning_rate=1e38, schedule="constant", n_train=96)
 
-    def steep(network, batch, logits, labels):
+    def steep(network, batch, logits, labels, step):
         return 1e3 * network.head.weight.sum()
 
     with pytest.raises(ValueError, match="the weights are not finite"):
@@ -422,7 +423,7 @@ def test_weights_that_overflow_in_the_last_step_are_not_kept(tmp_path):
 
 @smoke
 def test_a_network_is_handed_back_ready_for_use_also_when_training_fails():
-    def fails(network, batch, logits, labels):
+    def fails(network, batch, logits, labels, step):
         raise KeyboardInterrupt
 
     stopped = networks.load("cnn6", 3, width=0.1)
@@ -432,6 +433,44 @@ def test_a_network_is_handed_back_ready_for_use_also_when_training_fails():
         assert not any(module.training for module in network.modules())
         assert {p.device.type for p in network.parameters()} == {"cpu"}
         assert network.layer1[0].weight.is_contiguous()
+
+
+@smoke
+def test_an_extra_loss_is_told_which_training_images_it_sees_and_after_how_many_steps():
+    data, numbers = dataset(), []
+
+    def note(network, batch, logits, labels, step):
+        assert torch.equal(batch, data.train.images[step.chosen])
+        numbers.append(step.number)
+        return logits.sum() * 0
+
+    trained(replace(RECIPE, crop=0, flip=False), data=data, extra_loss=note)
+    assert numbers == list(range(2 * BATCHES))
+
+
+@smoke
+def test_a_module_whose_rate_is_nearly_zero_stays_and_the_others_learn():
+    recipe = replace(RECIPE, weight_decay=0.0)
+    before = weights(replace(recipe, learning_rate=1e-30))
+    after = weights(recipe, rates={"layer1": 1e-30})
+    assert torch.allclose(before["layer1.0.weight"], after["layer1.0.weight"])
+    assert not torch.allclose(before["layer2.0.weight"], after["layer2.0.weight"])
+    with pytest.raises(ValueError, match="no module layer9"):
+        weights(rates={"layer9": 1.0})
+
+
+@smoke
+def test_several_labels_an_image_are_learned_and_scored_by_average_precision():
+    data = dataset()
+    both = [
+        replace(part, labels=torch.stack([part.labels == 0, part.labels != 1], 1).float())
+        for part in (data.train, data.test)
+    ]
+    data = replace(data, train=both[0], test=both[1], classes=["first", "not second"])
+    _, run = trained(replace(RECIPE, epochs=4), data=data, task=tasks.MANY_CLASSES)
+    assert run.accuracy > 0.8
+    with pytest.raises(ValueError, match="labels of 2 classes"):
+        trained(data=replace(data, classes=["a", "b", "c"]), task=tasks.MANY_CLASSES)
 
 
 # --- learning ----------------------------------------------------------------------------------------
@@ -523,7 +562,7 @@ def test_the_constant_schedule_is_constant():
 @pytest.mark.parametrize("optimiser", ["sgd", "adam"])
 def test_weights_decay_but_biases_and_gains_do_not(optimiser):
     network = networks.load("cnn6", 3, width=0.1)
-    groups = training._optimiser(network, replace(RECIPE, optimiser=optimiser, weight_decay=0.1)).param_groups
+    groups = training._optimiser(network, replace(RECIPE, optimiser=optimiser, weight_decay=0.1), {}).param_groups
     decayed = {id(p) for group in groups if group["weight_decay"] == 0.1 for p in group["params"]}
     free = {id(p) for group in groups if group["weight_decay"] == 0 for p in group["params"]}
     assert decayed == {id(m.weight) for m in network.modules() if isinstance(m, (nn.Conv2d, nn.Linear))}
@@ -573,7 +612,7 @@ def test_a_processor_without_bfloat16_of_its_own_trains_in_float32(monkeypatch):
     assert training.mixed_precision(torch.device("cpu")) is None
     dtypes = []
 
-    def note(network, batch, logits, labels):
+    def note(network, batch, logits, labels, step):
         dtypes.append(logits.dtype)
         return logits.sum() * 0
 
@@ -595,7 +634,7 @@ def test_mixed_precision_keeps_weights_and_their_test_in_float32(monkeypatch):
     monkeypatch.setattr(training, "mixed_precision", lambda where: torch.bfloat16)
     dtypes = []
 
-    def note(network, batch, logits, labels):
+    def note(network, batch, logits, labels, step):
         dtypes.append(logits.dtype)
         return logits.sum() * 0
 
@@ -626,7 +665,7 @@ def test_a_gpu_trains_learns_resumes_and_hands_the_network_back(kind, tmp_path, 
     monkeypatch.setattr(training, "device", lambda: torch.device(kind))
     recipe, steps = replace(RECIPE, epochs=4), []
 
-    def stops_in_the_third_epoch(network, batch, logits, labels):
+    def stops_in_the_third_epoch(network, batch, logits, labels, step):
         assert batch.device.type == logits.device.type == kind
         steps.append(0)
         if len(steps) == 2 * BATCHES + 3:

@@ -310,9 +310,9 @@ def test_the_same_order_seed_gives_the_same_batches_whatever_the_initial_weights
     seen, original = {}, training._Batches.epoch
 
     def epoch(self, number):
-        for images, labels in original(self, number):
+        for images, labels, chosen in original(self, number):
             seen.setdefault(current, []).append((images.clone(), labels.clone()))
-            yield images, labels
+            yield images, labels, chosen
 
     monkeypatch.setattr(training._Batches, "epoch", epoch)
     recipe = replace(RECIPE, random_labels=0.5)

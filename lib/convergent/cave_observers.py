@@ -144,7 +144,7 @@ def _signal(latents, images, n_voxels, early, of, seed):
     spread = _filtered_reference().std(axis=0)
     for share, features, features_reference in (
         (1 - early, _codes(latents, of), _codes(reference, of)),
-        (early, _filtered(images) / spread, _filtered_reference() / spread),
+        (early, filtered(images) / spread, _filtered_reference() / spread),
     ):
         mean = features_reference.mean(axis=0)
         mixture = weights.standard_normal((features.shape[1], n_voxels))
@@ -171,8 +171,11 @@ def _codes(latents, names):
     return np.concatenate(codes, axis=1)
 
 
-def _filtered(images):
-    """Responses of the image filters: (n_stimuli, 48), 16 of luminance and 32 of Gabor energy."""
+def filtered(images):
+    """Responses of the voxels' image filters to uint8 images (n_stimuli, 3, size, size), of the cave or any others.
+
+    Returns float64 (n_stimuli, 48): 16 of luminance on a 4 x 4 grid and 32 of Gabor energy in quadrants.
+    """
     return torch.cat([_filter_block(block) for block in images.split(256)]).double().numpy()
 
 
@@ -187,7 +190,7 @@ def _filter_block(images):
 
 @lru_cache(maxsize=1)
 def _filtered_reference():
-    return _filtered(draw(sample(_REFERENCE)))
+    return filtered(draw(sample(_REFERENCE)))
 
 
 @lru_cache(maxsize=1)

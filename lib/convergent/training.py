@@ -4,24 +4,35 @@ The whole data set lies on the device as uint8; a batch is cut, cropped and flip
 processor multiplies bfloat16 natively (and on GPUs), the network runs in mixed precision, channels last.
 """
 
-import json
 import math
-import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from time import perf_counter
+from typing import NamedTuple
 
-import pandas as pd
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor, nn
-from torch.nn.functional import cross_entropy, pad
+from torch.nn.functional import pad
 from tqdm import tqdm
 
-ExtraLoss = Callable[[nn.Module, Tensor, Tensor, Tensor], Tensor]
+from .tasks import CLASSES, Task
+from .training_state import Run, State, snapshot
+
+
+class Step(NamedTuple):
+    """Where a training run is.
+
+    number : steps done before this one
+    chosen : (n,) positions of the batch's images among the training images
+    """
+
+    number: int
+    chosen: Tensor
+
+
+ExtraLoss = Callable[[nn.Module, Tensor, Tensor, Tensor, Step], Tensor]
 
 
 @dataclass(frozen=True)
@@ -75,31 +86,6 @@ def _whole(value, least: int) -> bool:
     return type(value) is int and value >= least
 
 
-@dataclass
-class Run:
-    """What training left behind.
-
-    Attributes
-    ----------
-    epochs : list of dict, one an epoch: epoch, step, loss, train_accuracy, test_accuracy, seconds (of training),
-        test_seconds
-    checkpoints : dict step -> state dict on the CPU (empty without `checkpoints=True`); step 0 is the initialisation
-    """
-
-    epochs: list[dict[str, float]] = field(default_factory=list)
-    checkpoints: dict[int, dict[str, Tensor]] = field(default_factory=dict)
-
-    @property
-    def history(self) -> pd.DataFrame:
-        """The epochs as a table."""
-        return pd.DataFrame(self.epochs)
-
-    @property
-    def accuracy(self) -> float:
-        """Share of test images classified correctly after the last epoch."""
-        return self.epochs[-1]["test_accuracy"]
-
-
 def device() -> torch.device:
     """The fastest device here: cuda, then mps, then cpu."""
     if torch.cuda.is_available():
@@ -127,18 +113,20 @@ def checkpoint_steps(steps_per_epoch: int, epochs: int) -> list[int]:
 
 
 @torch.inference_mode()
-def accuracy(network: nn.Module, split, batch_size: int = 500) -> float:
-    """Share of the images of `split` that `network` classifies correctly, in float32."""
+def evaluate(network: nn.Module, split, task: Task = CLASSES, batch_size: int = 500) -> float:
+    """Score of `network` at `task` on the images of `split`, in float32."""
     where = next(network.parameters()).device
     was_training = network.training
     network.eval()
-    correct = 0
-    for start in range(0, len(split), batch_size):
-        batch = split.images[start : start + batch_size].to(where, memory_format=torch.channels_last)
-        guesses = network(batch).argmax(1).cpu()
-        correct += int((guesses == split.labels[start : start + batch_size]).sum())
+    parts = split.images.split(batch_size)
+    logits = [network(batch.to(where, memory_format=torch.channels_last)).cpu() for batch in parts]
     network.train(was_training)
-    return correct / len(split)
+    return task.score(torch.cat(logits), split.labels)
+
+
+def accuracy(network: nn.Module, split, batch_size: int = 500) -> float:
+    """Share of the images of `split` that `network` classifies correctly, in float32."""
+    return evaluate(network, split, CLASSES, batch_size)
 
 
 def train(
@@ -149,6 +137,8 @@ def train(
     folder: str | Path | None = None,
     checkpoints: bool = False,
     extra_loss: ExtraLoss | None = None,
+    task: Task = CLASSES,
+    rates: Mapping[str, float] | None = None,
     progress: bool = True,
 ) -> Run:
     """Train `network` in place on `data.train`, testing on `data.test` after every epoch.
@@ -162,13 +152,17 @@ def train(
     folder : where state is kept after every epoch, whole or not at all. A run that finds the state of an
         interrupted one there goes on from it and ends with the same weights, bit for bit on one device.
     checkpoints : keep the trajectory, at `checkpoint_steps`
-    extra_loss : callable (network, images, logits, labels) -> scalar, added to the cross-entropy
+    extra_loss : callable (network, images, logits, labels, `Step`) -> scalar, added to the task's loss; the images are
+        those that the network saw, shifted and mirrored
+    task : what is learned: cross-entropy on one label an image unless told otherwise
+    rates : name of a module -> factor on the learning rate of its parameters
 
     Raises
     ------
     ValueError
-        for labels outside the network's classes, fewer images than a batch, images smaller than the crop, a loss or
-        weights that are no longer finite (with the step), or a folder that holds the state of another recipe or seed.
+        for labels outside the network's classes, a module in `rates` that the network does not have, fewer images than
+        a batch, images smaller than the crop, a loss or weights that are no longer finite (with the step), or a folder
+        that holds the state of another recipe or seed.
     """
     where = device()
     split = data.train
@@ -179,14 +173,14 @@ def train(
     network.to(where, memory_format=torch.channels_last)
     stream = _Batches(split.images.to(where), labels.to(where), recipe, seed)
     total = stream.steps_per_epoch * recipe.epochs
-    optimiser = _optimiser(network, recipe)
+    optimiser = _optimiser(network, recipe, rates or {})
     keep = set(checkpoint_steps(stream.steps_per_epoch, recipe.epochs)) if checkpoints else set()
-    state = _State(folder, {"recipe": asdict(recipe), "seed": seed, "data": data.hash, "checkpoints": checkpoints})
+    state = State(folder, {"recipe": asdict(recipe), "seed": seed, "data": data.hash, "checkpoints": checkpoints})
     half = mixed_precision(where)
     scaler = torch.amp.GradScaler(where.type, enabled=half is torch.float16)
     run, step = state.restore(network, optimiser, scaler)
     if 0 in keep and not run.checkpoints:
-        run.checkpoints[0] = _snapshot(network)
+        run.checkpoints[0] = snapshot(network)
     bar = tqdm(total=total, initial=step, unit="step", disable=not progress, desc=f"seed {seed}", mininterval=1)
     with (
         bar,
@@ -198,23 +192,24 @@ def train(
             network.train()
             torch.manual_seed(_mix(seed, epoch))  # dropout draws from the global generator
             start, losses, hits = perf_counter(), [], []
-            for batch, targets in stream.epoch(epoch):
+            for batch, targets, chosen in stream.epoch(epoch):
+                rate = _learning_rate(recipe, step, total)
                 for group in optimiser.param_groups:
-                    group["lr"] = _learning_rate(recipe, step, total)
+                    group["lr"] = group["factor"] * rate
                 with torch.autocast(where.type, dtype=half) if half else nullcontext():
                     logits = network(batch)
-                    loss = cross_entropy(logits.float(), targets)
+                    loss = task.weight * task.loss(logits.float(), targets)
                     if extra_loss is not None:
-                        loss = loss + extra_loss(network, batch, logits, targets)
+                        loss = loss + extra_loss(network, batch, logits, targets, Step(step, chosen))
                 optimiser.zero_grad(set_to_none=True)
                 scaler.scale(loss).backward()
                 scaler.step(optimiser)
                 scaler.update()
                 step += 1
                 losses.append(loss.detach())
-                hits.append((logits.detach().argmax(1) == targets).float().mean())
+                hits.append(task.correct(logits.detach(), targets))
                 if step in keep:
-                    run.checkpoints[step] = _snapshot(network)
+                    run.checkpoints[step] = snapshot(network)
                 bar.update()
             seconds, start = perf_counter() - start, perf_counter()
             row = {
@@ -222,7 +217,7 @@ def train(
                 "step": step,
                 "loss": float(torch.stack(losses).mean()),
                 "train_accuracy": float(torch.stack(hits).mean()),
-                "test_accuracy": accuracy(network, data.test),
+                "test_accuracy": evaluate(network, data.test, task),
                 "seconds": seconds,
             }
             row["test_seconds"] = perf_counter() - start
@@ -250,7 +245,9 @@ def _handed_back(network: nn.Module) -> Iterator[None]:
 
 def _check(network: nn.Module, split, labels: Tensor, recipe: Recipe) -> None:
     n_outputs = network.eval()(split.images[:2].to(next(network.parameters()).device)).shape[1]
-    if int(labels.min()) < 0 or int(labels.max()) >= n_outputs:
+    if labels.ndim == 2 and labels.shape[1] != n_outputs:
+        raise ValueError(f"labels of {labels.shape[1]} classes at once, but the network has {n_outputs} outputs")
+    if labels.ndim == 1 and (int(labels.min()) < 0 or int(labels.max()) >= n_outputs):
         raise ValueError(
             f"labels run from {int(labels.min())} to {int(labels.max())}, but the network has {n_outputs} outputs:"
             f" load it with n_classes={int(labels.max()) + 1} or mend the labels"
@@ -288,7 +285,8 @@ class _Batches:
         # (n, 3, shifts, shifts, h, w) is a view: indexing it cuts every image at its own place in one call.
         self.windows = images.unfold(2, height, 1).unfold(3, width, 1)
 
-    def epoch(self, epoch: int) -> Iterator[tuple[Tensor, Tensor]]:
+    def epoch(self, epoch: int) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+        """Images, labels and positions of each batch."""
         # Drawn on the CPU, so that every device sees the same order.
         generator = torch.Generator().manual_seed(_mix(self.seed, epoch))
         n, size, where = len(self.labels), self.recipe.batch_size, self.labels.device
@@ -301,14 +299,21 @@ class _Batches:
             if self.recipe.flip:
                 mirror = mirrored[start : start + size].view(-1, 1, 1, 1)
                 batch = torch.where(mirror, batch.flip(3), batch)
-            yield batch.contiguous(memory_format=torch.channels_last), self.labels[chosen]
+            yield batch.contiguous(memory_format=torch.channels_last), self.labels[chosen], chosen
 
 
-def _optimiser(network: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
-    decayed = [p for p in network.parameters() if p.requires_grad and p.ndim > 1]
-    free = [p for p in network.parameters() if p.requires_grad and p.ndim <= 1]
-    groups = [{"params": decayed, "weight_decay": recipe.weight_decay}, {"params": free, "weight_decay": 0.0}]
-    groups = [group for group in groups if group["params"]]
+def _optimiser(network: nn.Module, recipe: Recipe, rates: Mapping[str, float]) -> torch.optim.Optimizer:
+    if unknown := rates.keys() - dict(network.named_modules()).keys():
+        raise ValueError(f"rates: this network has no module {', '.join(sorted(unknown))}")
+    kinds: dict[tuple[bool, float], list[nn.Parameter]] = {}
+    for name, parameter in network.named_parameters():
+        if parameter.requires_grad:
+            factor = next((rate for module, rate in rates.items() if name.startswith(f"{module}.")), 1.0)
+            kinds.setdefault((parameter.ndim <= 1, factor), []).append(parameter)
+    groups = [
+        {"params": kinds[free, factor], "weight_decay": 0.0 if free else recipe.weight_decay, "factor": factor}
+        for free, factor in sorted(kinds)
+    ]
     if recipe.optimiser == "adam":
         return torch.optim.AdamW(groups, lr=recipe.learning_rate)
     return torch.optim.SGD(groups, lr=recipe.learning_rate, momentum=0.9, nesterov=True)
@@ -332,66 +337,3 @@ def _repeatable() -> Iterator[None]:
         yield
     finally:
         torch.backends.cudnn.deterministic, torch.backends.cudnn.benchmark = before
-
-
-def _snapshot(network: nn.Module) -> dict[str, Tensor]:
-    return {name: value.detach().cpu().clone().contiguous() for name, value in network.state_dict().items()}
-
-
-class _State:
-    """The state of a run after its last whole epoch, in one safetensors file, replaced atomically."""
-
-    def __init__(self, folder: str | Path | None, identity: dict):
-        self.path = None if folder is None else Path(folder) / "state.safetensors"
-        self.identity = identity
-
-    def save(self, network: nn.Module, optimiser: torch.optim.Optimizer, scaler, run: Run, step: int) -> None:
-        if self.path is None:
-            return
-        tensors = {f"network/{name}": value for name, value in _snapshot(network).items()}
-        for i, slots in optimiser.state_dict()["state"].items():
-            tensors |= {f"optimiser/{i}/{k}": v.cpu().contiguous() for k, v in slots.items() if v is not None}
-        for kept, state in run.checkpoints.items():
-            tensors |= {f"checkpoint/{kept}/{name}": value for name, value in state.items()}
-        metadata = {
-            "step": str(step),
-            "epochs": json.dumps(run.epochs),
-            "identity": json.dumps(self.identity),
-            "scaler": json.dumps(scaler.state_dict()),  # empty but for float16
-        }
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        unfinished = self.path.with_suffix(".unfinished")
-        save_file(tensors, unfinished, metadata)
-        unfinished.replace(self.path)
-
-    def restore(self, network: nn.Module, optimiser: torch.optim.Optimizer, scaler) -> tuple[Run, int]:
-        if self.path is None or not self.path.exists():
-            return Run(), 0
-        try:
-            with safe_open(self.path, framework="pt") as file:
-                metadata = file.metadata()
-                tensors = {name: file.get_tensor(name) for name in file.keys()}
-        except SafetensorError as error:  # the disk was full, or lost power
-            warnings.warn(f"{self.path} is damaged ({error}): the run starts from its beginning", stacklevel=3)
-            return Run(), 0
-        if json.loads(metadata["identity"]) != json.loads(json.dumps(self.identity)):
-            raise ValueError(
-                f"{self.path.parent} holds a run with another recipe, seed or data set: use another folder"
-            )
-        parts: dict[str, dict] = {"network": {}, "optimiser": {}, "checkpoint": {}}
-        for name, value in tensors.items():
-            part, rest = name.split("/", 1)
-            parts[part][rest] = value
-        network.load_state_dict(parts["network"])
-        slots: dict[int, dict[str, Tensor]] = {}
-        for name, value in parts["optimiser"].items():
-            i, key = name.split("/")
-            slots.setdefault(int(i), {})[key] = value
-        optimiser.load_state_dict(optimiser.state_dict() | {"state": slots})
-        if scaler.is_enabled():
-            scaler.load_state_dict(json.loads(metadata["scaler"]))
-        kept: dict[int, dict[str, Tensor]] = {}
-        for name, value in parts["checkpoint"].items():
-            step, key = name.split("/", 1)
-            kept.setdefault(int(step), {})[key] = value
-        return Run(json.loads(metadata["epochs"]), dict(sorted(kept.items()))), int(metadata["step"])
