@@ -18,6 +18,7 @@ from convergent import (
     networks,
     oracles,
     push,
+    representations,
     responses,
     tasks,
     training,
@@ -129,16 +130,23 @@ def test_a_layer_before_an_in_place_relu_is_pushed_as_it_is():
 
 
 @smoke
-def test_stimuli_of_a_references_own_leave_the_running_averages_to_the_task():
+def test_stimuli_of_a_references_own_are_seen_as_in_validation_and_leave_the_running_averages_to_the_task():
     data, network = dataset(), networks.load("cnn6", 3, 0.2, seed=0).train()
     own = responses.Responses(np.random.default_rng(0).standard_normal((96, 4)), images=dataset(seed=5).train.images)
-    pushed = push.Push(network, "layer6", own, 1.0)
+    ledger = push.Ledger(1)
+    pushed = push.Push(network, "layer6", own, 1.0, ledger=ledger)
     logits = network(data.train.images[:16])
     before = network.layer1[1].running_mean.clone()
     with pushed.listening():
         pushed(network, data.train.images[:16], logits, None, Step(0, torch.arange(16))).backward()
     assert torch.equal(before, network.layer1[1].running_mean)
-    assert network.layer1[1].momentum == 0.1
+    assert network.layer1[1].training
+    which = pushed._stimuli(96, 16, 0)
+    with representations.recording(network.eval(), ["layer6"]) as outputs, torch.no_grad():
+        network(own.images[which])
+    X, Y, positions = oracles.compared(outputs["layer6"], own, own.images[which], which, (0, 0), push.POSITIONS)
+    expected = push.alignment_loss.alignment(X, Y, positions=positions).item()
+    assert ledger.rows[0, 0] == pytest.approx(expected, abs=1e-4)
 
 
 # --- runs --------------------------------------------------------------------------------------------

@@ -118,7 +118,7 @@ class Push:
         if self._own is not None:
             which = self._stimuli(len(self._own), len(images), step.number)
             images = self._own[which].to(images.device)
-            with _averages_kept(network):
+            with _averages_used(network):
                 network(images)
         if self._output is None:
             raise RuntimeError("nothing was heard of the layer: train inside `with push.listening():`")
@@ -173,17 +173,21 @@ class Push:
 
 
 @contextmanager
-def _averages_kept(network: nn.Module) -> Iterator[None]:
-    """While open, batch normalisation leaves its running averages as they are: they belong to the task's images."""
+def _averages_used(network: nn.Module) -> Iterator[None]:
+    """While open, batch normalisation uses its running averages and leaves them as they are.
+
+    They belong to the task's images. By a batch of a reference's own stimuli a layer would be normalised as it never is
+    afterwards, and the alignment that was pushed would be gone on the day it is validated.
+    """
     norms = [module for module in network.modules() if isinstance(module, nn.modules.batchnorm._BatchNorm)]
-    before = [norm.momentum for norm in norms]
+    before = [norm.training for norm in norms]
     for norm in norms:
-        norm.momentum = 0.0
+        norm.eval()
     try:
         yield
     finally:
-        for norm, momentum in zip(norms, before, strict=True):
-            norm.momentum = momentum
+        for norm, was in zip(norms, before, strict=True):
+            norm.train(was)
 
 
 def check(network: nn.Module, layer: str, reference: Reference, metric: str) -> None:

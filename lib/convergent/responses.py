@@ -153,6 +153,9 @@ class Dissimilarities(Reference):
 def kriegeskorte92(path: str | Path, size: int = 32, species: str = "human") -> Dissimilarities:
     """Inferior temporal cortex's dissimilarities between 92 photographs of objects (Kriegeskorte et al. 2008).
 
+    Four fifths of 92 are few: a network that is pushed hard learns the dissimilarities of those that it is shown by
+    heart, and little of it carries over to the others. Judge by the validated alignment, not by that of the batches.
+
     Parameters
     ----------
     path : of an npz with `images` (92, h, w, 3), `rdm_humanIT` and `rdm_monkeyIT` (92, 92)
