@@ -37,6 +37,35 @@ def sweep(seeds=3, pushes=(("gabor", "layer1"),), bonus=0.01):
     return pd.DataFrame(rows)
 
 
+def test_a_push_is_left_only_where_it_costs_more_than_both_controls_and_above_the_floor():
+    found = causal_claims.sieve({"here": sweep()}).iloc[0]
+    assert (found.run, found.push) == ("here", GABOR)
+    assert found[["costs", "shuffled", "step size", "left"]].all()
+    # Shuffled 0.73 + 0.01 on average, the task alone 0.75 + 0.01, guessing 0.1.
+    assert found.above_guessing == pytest.approx(0.64 / 0.66)
+
+    one_seed_better = sweep()
+    chosen = (one_seed_better.alpha == -5) & (one_seed_better.control == "none") & (one_seed_better.seed == 2)
+    one_seed_better.loc[chosen, "accuracy"] = 0.755  # more than its shuffled twin, less than the others
+    found = causal_claims.sieve({"here": one_seed_better}).iloc[0]
+    assert found[["costs", "shuffled", "step size", "left"]].tolist() == [True, False, True, False]
+
+    at_guessing = sweep()
+    low = (at_guessing.alpha == -5) & (at_guessing.control != "step size")
+    at_guessing.loc[low, "accuracy"] = np.where(at_guessing.control[low] == "none", 0.1, 0.12)
+    found = causal_claims.sieve({"here": at_guessing}).iloc[0]
+    assert found[["costs", "shuffled", "step size"]].all()
+    assert not found.left
+
+
+def test_the_sieve_says_which_control_was_not_made_and_leaves_out_what_was_only_promoted():
+    without = sweep().query("control != 'step size'")
+    found = causal_claims.sieve({"here": without}).iloc[0]
+    assert found["step size"] is None
+    assert not found.left
+    assert causal_claims.sieve({"here": sweep().query("alpha >= 0")}).empty
+
+
 # --- statistics --------------------------------------------------------------------------------------
 
 

@@ -28,6 +28,8 @@ BRANCHES = ("all runs", "suppressing", "promoting")  # the task alone belongs to
 OPTIMISED, OTHERS = "alignment", ("procrustes", "cka")  # scores that a loss of the sweep pushes, and that none does
 METRICS = (OPTIMISED, *OTHERS)
 LEAST = "least r to be told from none"
+# Share of what the task alone has above guessing, below which two scores say nothing about each other any more.
+FLOOR = 0.1
 
 
 def named(table: pd.DataFrame) -> pd.DataFrame:
@@ -194,6 +196,39 @@ def _oriented(table: pd.DataFrame) -> pd.DataFrame:
         return pd.DataFrame(columns=columns)
     ends = at_ends(table, "orientation").query("control == 'none'").rename(columns={"seed": "network"})
     return ends.assign(condition="oriented filters, " + ends.end)[columns]
+
+
+def sieve(tables: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
+    """What is left of "suppression costs accuracy" once controls are asked: a row a run and push.
+
+    Parameters
+    ----------
+    tables : title of the run -> table of a sweep
+
+    Returns
+    -------
+    DataFrame with columns run, push; costs, whether the most misaligned network does worse than the task alone for
+    every seed; shuffled, step size, whether it does worse than that control for every seed (None where the control was
+    not made); above_guessing, of the task alone's distance to guessing the share that is kept by the better of the most
+    misaligned networks and their shuffled twins, means over seeds; left, whether all three hold and above_guessing is
+    at least `FLOOR`
+    """
+    rows = []
+    for run, table in tables.items():
+        chance = named(table).groupby("push").chance.first()
+        for push, ends in at_ends(table).groupby("push", sort=False):
+            by = ends.set_index("seed").groupby(["end", "control"]).value
+            scores = {condition: values for condition, values in by}
+            alone, away = scores[ALONE, "none"], scores.get((MISALIGNED, "none"))
+            if away is None:  # pushed towards it only
+                continue
+            twins = {name: scores.get((MISALIGNED, name)) for name in ("shuffled", "step size")}
+            worse = [None if twin is None else bool((away < twin.reindex(away.index)).all()) for twin in twins.values()]
+            best = max(values.mean() for values in (away, twins["shuffled"]) if values is not None)
+            kept = (best - chance[push]) / (alone.mean() - chance[push])
+            costs_it = bool((away < alone.reindex(away.index)).all())
+            rows.append((run, push, costs_it, *worse, kept, costs_it and all(worse) and kept >= FLOOR))
+    return pd.DataFrame(rows, columns=["run", "push", "costs", "shuffled", "step size", "above_guessing", "left"])
 
 
 def weigh(

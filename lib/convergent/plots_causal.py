@@ -15,6 +15,7 @@ AWAY, TOWARDS, TASK = PALETTE[4], PALETTE[0], PALETTE[2]  # one colour for what 
 CONTROL_MARKERS = {"shuffled": "s", "step size": "^"}
 METRIC_WORDS = METRIC_NAMES | {"alignment": "linear map, R² (pushed)", "cka": METRIC_NAMES["cka_debiased"]}
 _SHORT = {"mean average precision": "mean av. precision"}
+_LEAST_HEIGHT = 0.15  # of a vertical axis, in accuracy: smaller ones would make a landscape of the scatter of seeds
 _COLOURS = METRIC_COLOURS | {"alignment": METRIC_COLOURS["linear"]}
 
 
@@ -71,13 +72,14 @@ def _grid(tables: dict[str, pd.DataFrame], height: float):
     across = min(len(kept), 2) if one else len(kept)
     down = -(-len(kept) // across) if one else len(pushes)
     size = (WIDTH, height * down + 0.9)
-    figure, axes = plt.subplots(down, across, figsize=size, squeeze=False, sharex=True, sharey=False if one else "col")
+    figure, axes = plt.subplots(down, across, figsize=size, squeeze=False, sharex=True)
     places = {}
     for i, push in enumerate(pushes):
         for j, run in enumerate(kept):
             places[push, run] = axes[divmod(j, across)] if one else axes[i, j]
-    for ax in axes.flat[len(kept) if one else axes.size :]:
-        ax.set_visible(False)
+    for i in range(len(kept) if one else axes.size, axes.size):
+        axes.flat[i].set_visible(False)
+        axes.flat[i - across].tick_params(labelbottom=True)  # nothing stands below it
     return figure, axes, places, kept
 
 
@@ -86,7 +88,8 @@ def pareto(tables: dict[str, pd.DataFrame]) -> plt.Figure:
 
     Points are means over seeds, bars reach from the lowest to the highest seed, in both directions; lines join
     neighbouring strengths, markers grow with strength, the strongest are labelled by their alpha. Open markers are
-    controls, dashes the accuracy and the alignment of chance.
+    controls, dashes the accuracy (where the axis reaches so far) and the alignment of chance, the thin line is the task
+    alone. Each panel has a vertical axis of its own, of at least `_LEAST_HEIGHT`.
 
     Parameters
     ----------
@@ -102,8 +105,10 @@ def pareto(tables: dict[str, pd.DataFrame]) -> plt.Figure:
         _curve(ax, plain(rows))
         _controls(ax, rows[rows.control != "none"])
         ax.axhline(rows.chance.iloc[0], color=GREY, linestyle="--", linewidth=1)
+        ax.axhline(rows[rows.alpha == 0].accuracy.mean(), color=TASK, linewidth=0.8, alpha=0.5)
         ax.axvline(0, color=GREY, linestyle="--", linewidth=1)
-        ax.set_ylim(max(0, rows.chance.iloc[0] - 0.06), None)
+        ax.margins(x=0.15)  # room for the labels of both ends
+        ax.set_ylim(_heights(rows))
     single = len({push for push, _ in places}) == 1
     for (push, run), ax in places.items():
         score, place = _SHORT.get(kept[run].score.iloc[0], kept[run].score.iloc[0]), ax.get_subplotspec()
@@ -113,11 +118,22 @@ def pareto(tables: dict[str, pd.DataFrame]) -> plt.Figure:
             ax.set_ylabel(score, fontsize=10)
         if single or place.is_first_row():
             ax.set_title(wrapped(run, 20), fontsize=10)
-        if place.is_last_row():
+        if ax.xaxis.get_tick_params()["labelbottom"]:
             ax.set_xlabel("alignment (R²)", fontsize=10)
     controls = [name for name in CONTROL_MARKERS if any((table.control == name).any() for table in kept.values())]
     _legend(figure, controls)
     return figure
+
+
+def _heights(rows: pd.DataFrame) -> tuple[float, float]:
+    """Limits of the vertical axis around the runs and the means of controls, with guessing if it is near."""
+    controls = rows[rows.control != "none"].groupby(["control", "alpha"]).accuracy.mean()
+    values = [*plain(rows).accuracy, *controls]
+    low, high = min(values), max(values)
+    if low - rows.chance.iloc[0] < 0.25 * (high - low):
+        low = min(low, rows.chance.iloc[0])
+    centre, reach = (low + high) / 2, 0.58 * max(high - low, _LEAST_HEIGHT)
+    return centre - reach, centre + reach
 
 
 def _curve(ax, runs: pd.DataFrame) -> None:
@@ -132,9 +148,9 @@ def _curve(ax, runs: pd.DataFrame) -> None:
         look = {"marker": "*" if alpha == 0 else "o", "markersize": size, "zorder": 3 if alpha == 0 else 2}
         ax.errorbar(x, y, **bars, color=colour_of(alpha), elinewidth=1, markeredgewidth=0, **look)
     for alpha in {mean.index.min(), mean.index.max()} - {0.0}:
-        side = {"xytext": (5, -11), "ha": "left"} if alpha < 0 else {"xytext": (-5, -11), "ha": "right"}
-        text = f"{alpha:g}".replace("-", "−")
-        ax.annotate(text, mean.loc[alpha], textcoords="offset points", color=colour_of(alpha), fontsize=9, **side)
+        side = {"xytext": (-6, 0), "ha": "right"} if alpha < 0 else {"xytext": (6, 0), "ha": "left"}
+        look = {"color": colour_of(alpha), "fontsize": 9, "va": "center", "textcoords": "offset points"}
+        ax.annotate(f"{alpha:g}".replace("-", "−"), mean.loc[alpha], **look, **side)
 
 
 def _controls(ax, rows: pd.DataFrame) -> None:
