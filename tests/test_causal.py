@@ -260,6 +260,20 @@ def test_a_silent_layer_has_alignment_zero_and_is_dead(setting):
 # --- sweeps ------------------------------------------------------------------------------------------
 
 
+@smoke
+def test_a_reference_with_stimuli_of_its_own_is_swept_with_the_controls_that_it_allows(setting, tmp_path):
+    path, voxels = tmp_path / "mine.npz", np.random.default_rng(0).standard_normal((96, 4))
+    np.savez(path, voxels=voxels, images=dataset(seed=5).train.images.numpy())
+    own, short = f"npz:{path}", replace(setting, recipe=replace(RECIPE, epochs=1))
+    controls = causal_sweep.controls_of(causal.reference(own, short, "layer1"))
+    assert controls == ("shuffled",)
+    assert causal_sweep.controls_of(gabor.GaborBank(16)) == ("shuffled", "step size")
+    runs = causal_sweep.conditions({(own, "layer1"): (-1.0, 1.0)}, range(1), controls=controls)
+    table = causal_sweep.sweep(runs, short, tmp_path / "kept", progress=False)
+    assert table.control.tolist() == ["none", "none", "shuffled", "shuffled"]
+    assert table[["alignment", "accuracy"]].notna().all(axis=None)
+
+
 PUSHES = {FIRST: (-1.0, 0.0, 1.0), ("voxels", "layer6"): (0.0, 1.0)}
 
 

@@ -27,7 +27,7 @@ def setting(monkeypatch):
 @pytest.fixture
 def swept(setting, tmp_path):
     """A table, and the folder of its networks."""
-    runs = causal_sweep.conditions(PUSHES, range(1), controls=False)
+    runs = causal_sweep.conditions(PUSHES, range(1), controls=())
     return causal_sweep.sweep(runs, setting, tmp_path / "kept", progress=False), tmp_path / "kept"
 
 

@@ -11,7 +11,7 @@ import pandas as pd
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from . import causal_sweep, causal_tables, networks, paths
+from . import causal, causal_sweep, causal_tables, networks, paths
 from .causal import Setting
 from .training import Recipe
 
@@ -212,10 +212,11 @@ def main(arguments: list[str] | None = None) -> None:
     if any(own) and not all(own):
         parser.error("--reference, --layer and --alphas go together")
     wanted = {own[:2]: sorted({0.0, *own[2]})} if all(own) else pushes(options.architecture, options.dataset)
-    runs = causal_sweep.conditions(
-        wanted, range(options.seeds), controls=not options.no_controls, metric=options.metric
-    )
     setting = Setting(options.dataset, options.architecture, _WIDTHS.get(options.architecture, 1.0))
+    controls = () if options.no_controls else causal.CONTROLS[1:]
+    if controls and all(own):
+        controls = causal_sweep.controls_of(causal.reference(options.reference, setting, options.layer))
+    runs = causal_sweep.conditions(wanted, range(options.seeds), controls=controls, metric=options.metric)
     if options.dry_run:
         count = len({run.key(setting) for run in runs})
         print(f"{len(runs)} rows from {count} networks of {setting.recipe.epochs} epochs of {setting.n_train} images")

@@ -44,7 +44,7 @@ def conditions(
     pushes: Mapping[tuple[str, str], Iterable[float]],
     seeds: Iterable[int] = range(3),
     betas: Iterable[float] = (1.0,),
-    controls: bool = True,
+    controls: Iterable[str] = CONTROLS[1:],
     metric: str = "linear",
 ) -> list[Condition]:
     """All runs of a sweep: every alpha with every beta and seed, then controls of the strongest push either way.
@@ -52,21 +52,30 @@ def conditions(
     Parameters
     ----------
     pushes : (reference, layer) -> alphas
+    controls : which of them, `controls_of` a reference
     metric : that is pushed
     """
-    seeds, betas, found = list(seeds), list(betas), []
+    seeds, betas, controls, found = list(seeds), list(betas), list(controls), []
     # Seed by seed and alpha by alpha: what there is after an hour is a whole, if coarse, picture.
     for seed in seeds:
         for beta in betas:
             for (name, layer), alphas in pushes.items():
                 found += [Condition(name, layer, float(alpha), beta, seed, metric=metric) for alpha in alphas]
-    if controls:
-        for seed in seeds:
-            for (name, layer), alphas in pushes.items():
-                ends = [alpha for alpha in {min(alphas), max(alphas)} if alpha != 0]
-                for control in CONTROLS[1:]:
-                    found += [Condition(name, layer, float(a), betas[0], seed, control, metric) for a in sorted(ends)]
+    for seed in seeds:
+        for (name, layer), alphas in pushes.items():
+            ends = [alpha for alpha in {min(alphas), max(alphas)} if alpha != 0]
+            for control in controls:
+                found += [Condition(name, layer, float(a), betas[0], seed, control, metric) for a in sorted(ends)]
     return found
+
+
+def controls_of(ref: Reference) -> tuple[str, ...]:
+    """The controls that can be made of a reference.
+
+    Where it brings stimuli of its own, the push and the task do not meet in one gradient, of which the task could have
+    a share: there is no control of the step size.
+    """
+    return ("shuffled",) if getattr(ref, "images", None) is not None else CONTROLS[1:]
 
 
 def sweep(runs: list[Condition], setting: Setting, folder: Path, progress: bool = True) -> pd.DataFrame:
