@@ -100,21 +100,24 @@ def pareto(tables: dict[str, pd.DataFrame]) -> plt.Figure:
         rows = kept[run][kept[run].push == push]
         if rows.empty:
             ax.text(0.5, 0.5, "not made", transform=ax.transAxes, ha="center", va="center")
-            _bare(ax)
+            ax.tick_params(
+                left=False, bottom=False, labelleft=False, labelbottom=False
+            )  # ticks are shared: not removed
+            ax.spines[:].set_visible(False)
             continue
         _curve(ax, plain(rows))
         _controls(ax, rows[rows.control != "none"])
         ax.axhline(rows.chance.iloc[0], color=GREY, linestyle="--", linewidth=1)
         ax.axhline(rows[rows.alpha == 0].accuracy.mean(), color=TASK, linewidth=0.8, alpha=0.5)
         ax.axvline(0, color=GREY, linestyle="--", linewidth=1)
-        ax.margins(x=0.15)  # room for the labels of both ends
+        ax.margins(x=0.15 if axes.shape[1] < 3 else 0.3)  # room for the labels of both ends
         ax.set_ylim(_heights(rows))
     single = len({push for push, _ in places}) == 1
     for (push, run), ax in places.items():
         score, place = _SHORT.get(kept[run].score.iloc[0], kept[run].score.iloc[0]), ax.get_subplotspec()
         if single or place.is_first_col():
             ax.set_ylabel(score if single else f"{push.replace(', ', chr(10))}\n{score}", fontsize=10)
-        elif kept[run].score.iloc[0] != next(iter(kept.values())).score.iloc[0]:
+        elif ax.lines and kept[run].score.iloc[0] != next(iter(kept.values())).score.iloc[0]:
             ax.set_ylabel(score, fontsize=10)
         if single or place.is_first_row():
             ax.set_title(wrapped(run, 20), fontsize=10)
@@ -150,7 +153,8 @@ def _curve(ax, runs: pd.DataFrame) -> None:
     for alpha in {mean.index.min(), mean.index.max()} - {0.0}:
         side = {"xytext": (-6, 0), "ha": "right"} if alpha < 0 else {"xytext": (6, 0), "ha": "left"}
         look = {"color": colour_of(alpha), "fontsize": 9, "va": "center", "textcoords": "offset points"}
-        ax.annotate(f"{alpha:g}".replace("-", "−"), mean.loc[alpha], **look, **side)
+        place = (low if alpha < 0 else high).alignment[alpha], mean.accuracy[alpha]  # outside the bar
+        ax.annotate(f"{alpha:g}".replace("-", "−"), place, **look, **side)
 
 
 def _controls(ax, rows: pd.DataFrame) -> None:
@@ -202,7 +206,8 @@ def ends(tables: dict[str, pd.DataFrame]) -> plt.Figure:
         ax.axvline(0, color=TASK, linewidth=1)
         lowest, highest = table["mean"].min(), max(table["mean"].max(), 0)
         margin = 0.25 * max(highest - lowest, 0.02)  # an interval over few seeds may reach far beyond its panel
-        ax.set(xlim=(lowest - margin, highest + margin), xlabel="accuracy gained")
+        score = tables[run].score.iloc[0]
+        ax.set(xlim=(lowest - margin, highest + margin), xlabel=f"{_SHORT.get(score, score)} gained")
         ax.set_title(wrapped(run, 20), fontsize=10)
     axes[0, 0].set(yticks=range(len(pushes)), ylim=(len(pushes) - 0.5, -0.5))
     axes[0, 0].set_yticklabels([push.replace(", ", "\n") for push in pushes], fontsize=10)
@@ -230,9 +235,12 @@ def rank_correlations(tables: dict[str, pd.DataFrame], permutations: int = 4_999
     tables : title of the run -> table of a sweep
     """
     found = {run: correlations(table, permutations=permutations) for run, table in tables.items()}
-    pushes = list(dict.fromkeys(push for table in found.values() for push in table.push))
-    size = (WIDTH, (0.42 * len(pushes) + 0.5) * len(found) + 0.9)
-    figure, axes = plt.subplots(len(found), 3, figsize=size, squeeze=False, sharex=True, sharey=True)
+    pushes = {run: list(dict.fromkeys(table.push)) for run, table in found.items()}
+    heights = [0.42 * len(own) + 0.5 for own in pushes.values()]
+    size, ratios = (WIDTH, sum(heights) + 0.9), {"height_ratios": heights}
+    figure, axes = plt.subplots(
+        len(found), 3, figsize=size, squeeze=False, sharex=True, sharey="row", gridspec_kw=ratios
+    )
     for ax, name in zip(axes[0], BRANCHES, strict=True):
         ax.set_title(name, fontsize=10)
     for row, (run, table) in zip(axes, found.items(), strict=True):
@@ -240,12 +248,13 @@ def rank_correlations(tables: dict[str, pd.DataFrame], permutations: int = 4_999
             for point in table[table.branch == name].dropna(subset="rho").itertuples():
                 i = METRICS.index(point.metric)
                 filled = {} if point.p < 0.05 else {"markerfacecolor": "none"}
-                y = pushes.index(point.push) + 0.22 * (i - 1)
+                y = pushes[run].index(point.push) + 0.22 * (i - 1)
                 ax.plot(point.rho, y, color=_COLOURS[point.metric], marker="osD"[i], markersize=5, **filled)
             ax.axvline(0, color=GREY, linestyle="--", linewidth=1)
         row[0].set_ylabel(wrapped(run, 20), fontsize=10)
-    axes[0, 0].set(xlim=(-1.1, 1.1), yticks=range(len(pushes)), ylim=(len(pushes) - 0.5, -0.5), xticks=[-1, 0, 1])
-    axes[0, 0].set_yticklabels([push.replace(", ", "\n") for push in pushes])
+        n = len(pushes[run])
+        row[0].set(xlim=(-1.1, 1.1), yticks=range(n), ylim=(n - 0.5, -0.5), xticks=[-1, 0, 1])
+        row[0].set_yticklabels([push.replace(", ", "\n") for push in pushes[run]])
     for ax in axes.flat:
         ax.tick_params(axis="y", labelsize=9)
     for ax in axes[-1]:
