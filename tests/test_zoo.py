@@ -295,7 +295,7 @@ def test_a_training_that_was_stopped_goes_on_where_it_was(monkeypatch):
     folder = get()[0].folder
     for path in folder.iterdir():
         path.unlink()
-    epochs, original = [], training.accuracy
+    epochs, original = [], training.evaluate
 
     def stops_after_the_first_epoch(*args):
         epochs.append(0)
@@ -303,7 +303,7 @@ def test_a_training_that_was_stopped_goes_on_where_it_was(monkeypatch):
             raise KeyboardInterrupt
         return original(*args)
 
-    monkeypatch.setattr(training, "accuracy", stops_after_the_first_epoch)
+    monkeypatch.setattr(training, "evaluate", stops_after_the_first_epoch)
     with pytest.raises(KeyboardInterrupt):
         get()
     assert (folder / "training-without-trajectory" / "state.safetensors").exists()
