@@ -206,8 +206,8 @@ def ends(tables: dict[str, pd.DataFrame]) -> plt.Figure:
         ax.axvline(0, color=TASK, linewidth=1)
         lowest, highest = table["mean"].min(), max(table["mean"].max(), 0)
         margin = 0.25 * max(highest - lowest, 0.02)  # an interval over few seeds may reach far beyond its panel
-        score = tables[run].score.iloc[0]
-        ax.set(xlim=(lowest - margin, highest + margin), xlabel=f"{_SHORT.get(score, score)} gained")
+        gained = wrapped(f"{tables[run].score.iloc[0]} gained", 16)  # panels are narrow
+        ax.set(xlim=(lowest - margin, highest + margin), xlabel=gained)
         ax.set_title(wrapped(run, 20), fontsize=10)
     axes[0, 0].set(yticks=range(len(pushes)), ylim=(len(pushes) - 0.5, -0.5))
     axes[0, 0].set_yticklabels([push.replace(", ", "\n") for push in pushes], fontsize=10)
