@@ -58,7 +58,7 @@ def of_network(network: nn.Module, splits: int = SPLITS, seed: int = 0) -> pd.Da
     Parameters
     ----------
     network : any torch network; ours, or of another package through `networks.load`
-    splits, seed : random splits of each layer's filters in two halves, for `halves`
+    splits, seed : random splits of each layer's filters in two halves, for `halves`; without any it is NaN
 
     Returns
     -------
@@ -90,7 +90,7 @@ def of_network(network: nn.Module, splits: int = SPLITS, seed: int = 0) -> pd.Da
                 "n_out": module.out_channels,
                 "map": height,
                 "variance": np.trace(C) / k**2,
-                "halves": _halves(filters.numpy().reshape(-1, k * k), splits, rng),
+                "halves": _halves(filters.numpy().reshape(-1, k * k), splits, rng) if splits else float("nan"),
                 "covariance": C / np.trace(C),
             }
         )
@@ -115,9 +115,27 @@ def later(layers: pd.DataFrame) -> pd.DataFrame:
     return layers[(layers.position > 1) & (layers.map >= SMALLEST_MAP)]
 
 
+def beside_initial(layers: pd.DataFrame, untrained: pd.DataFrame) -> pd.DataFrame:
+    """The table with a column `initial`: the mean square of a weight of the same layer before training.
+
+    Raises ValueError where a layer has no untrained counterpart (same network, layer and size of filters).
+    """
+    by = ["image_set", "labels", "architecture", "seed", "position", "k"]
+    found = layers.merge(untrained[[*by, "variance"]].rename(columns={"variance": "initial"}), on=by, how="left")
+    if found.initial.isna().any():
+        lacking = found[found.initial.isna()].iloc[0]
+        raise ValueError(f"{lacking.architecture}, layer {lacking.layer}: no untrained network to compare it with")
+    return found
+
+
 def dimensions(layers: pd.DataFrame, leading: int = 5) -> pd.DataFrame:
-    """The table with columns `dimension`, the effective number of patterns, and `leading`, the share of variance of
-    the first five: as many as Guth & Ménard (2024) freeze.
+    """The table with what its spectra say, layer by layer.
+
+    Returns
+    -------
+    DataFrame with the columns of `layers` and
+        dimension : effective number of patterns (`effective_dimension`), between 1 and k²
+        leading : share of variance of the first five patterns, as many as Guth & Ménard (2024) freeze
     """
     shares = [float(np.linalg.eigvalsh(C)[::-1][:leading].sum() / np.trace(C)) for C in layers.covariance]
     return layers.assign(dimension=[effective_dimension(C) for C in layers.covariance], leading=shares)
