@@ -65,7 +65,7 @@ def of_network(network: nn.Module, splits: int = SPLITS, seed: int = 0) -> pd.Da
     DataFrame with a row a convolution, in the order in which they run, and columns
         layer : its name, without the number inside a block of ours
         position : from 1
-        k, n_in, n_out, map : size of its filters, channels in and out, height of the maps that it sees
+        k, n_in, n_out, height : size of its filters, channels in and out, height of the maps that it sees
         variance : mean square of a weight
         halves : `spatial_sets.diagonality` of two halves of its filters, mean over splits
         covariance : (k², k²) array with trace 1
@@ -88,7 +88,7 @@ def of_network(network: nn.Module, splits: int = SPLITS, seed: int = 0) -> pd.Da
                 "k": k,
                 "n_in": module.in_channels,
                 "n_out": module.out_channels,
-                "map": height,
+                "height": height,
                 "variance": np.trace(C) / k**2,
                 "halves": _halves(filters.numpy().reshape(-1, k * k), splits, rng) if splits else float("nan"),
                 "covariance": C / np.trace(C),
@@ -110,9 +110,31 @@ def about(layers: pd.DataFrame, **columns) -> pd.DataFrame:
     return pd.DataFrame({name: [value] * len(layers) for name, value in columns.items()}).join(layers)
 
 
+def of_members(members, image_set: str) -> pd.DataFrame:
+    """The table of several networks, trained and before their first step.
+
+    Parameters
+    ----------
+    members : `populations.Member` of each
+    image_set : title of what they were trained on
+
+    Returns
+    -------
+    DataFrame with the columns of `of_network`, and before them image_set, labels ("true"), architecture, seed, accuracy
+    and trained (whether the row is of the trained network)
+    """
+    found = []
+    for member in members:
+        told = {"image_set": image_set, "labels": "true", "architecture": member.architecture, "seed": member.seed}
+        told["accuracy"] = member.accuracy
+        found.append(about(of_network(member.network), **told, trained=True))
+        found.append(about(of_network(member.untrained, splits=0), **told, trained=False))
+    return pd.concat(found, ignore_index=True)
+
+
 def later(layers: pd.DataFrame) -> pd.DataFrame:
     """The layers that the claims are about: from the second on, on maps of 4x4 or more."""
-    return layers[(layers.position > 1) & (layers.map >= SMALLEST_MAP)]
+    return layers[(layers.position > 1) & (layers.height >= SMALLEST_MAP)]
 
 
 def beside_initial(layers: pd.DataFrame, untrained: pd.DataFrame) -> pd.DataFrame:

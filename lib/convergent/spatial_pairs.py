@@ -1,17 +1,17 @@
-"""Which layers of which networks are compared, how alike their patterns are, and what the claims of chapter 9 ask.
+"""Which layers of which networks are compared, and how alike their patterns are.
 
 A table of layers is as `spatial_layers.of_network` gives it, with columns image_set, labels ("true", "few" or
 "random"), architecture, seed and trained in front, for one or many networks.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from itertools import combinations, product
 
 import numpy as np
 import pandas as pd
 
-from . import claims, spatial_forms
-from .spatial_layers import dimensions, later
+from . import spatial_forms
+from .spatial_layers import later
 from .spatial_sets import chance, diagonality
 
 HALVES = "two halves of one layer's filters"
@@ -112,7 +112,7 @@ def pairs(layers: pd.DataFrame, n: int = 100) -> pd.DataFrame:
             {"kind": kind, "unit": unit, "layer_a": a.layer, "layer_b": b.layer}
             | {"position_a": a.position, "position_b": b.position, "value": value}
             | {name: null.mean() for name, null in nulls.items()}
-            | {HIGH: np.quantile(nulls["mirror"], 0.95)}
+            | {HIGH: np.quantile(nulls[BY_CHANCE["mirror"]], 0.95)}
         )
     for key, own in networks(later(layers[layers.trained])).items():
         rows += [
@@ -144,6 +144,15 @@ def summary(table: pd.DataFrame, draws: int = 2000, seed: int = 0) -> pd.DataFra
     return pd.DataFrame(rows)
 
 
+def written(table: pd.DataFrame, kind: str) -> str:
+    """The mean of a kind of comparison with its interval, from a `summary`; "not measured" where it has none."""
+    rows = table[table.kind == kind]
+    if rows.empty:
+        return "not measured"
+    row = rows.iloc[0]
+    return f"{row['mean']:.2f}" + ("" if np.isnan(row.low) else f" [{row.low:.2f}, {row.high:.2f}]")
+
+
 def alike(layers: pd.DataFrame) -> tuple[np.ndarray, list[str], list[int]]:
     """Diagonality of every layer with every other: (n, n), a label for each row, and where a network begins."""
     labels, begins, Cs = [], [], []
@@ -157,27 +166,6 @@ def alike(layers: pd.DataFrame) -> tuple[np.ndarray, list[str], list[int]]:
     return found, labels, begins
 
 
-# --- claims ------------------------------------------------------------------------------------------
-
-
-def _fitted(layers: pd.DataFrame, n: int) -> pd.DataFrame:
-    rows = []
-    for key, own in networks(later(layers[layers.trained])).items():
-        for row in own.itertuples():
-            about = dict(zip(NETWORK, key, strict=True)) | {"layer": row.layer, "position": row.position, "k": row.k}
-            for form in spatial_forms.FORMS:
-                found = spatial_forms.fit(row.covariance, form)
-                nulls = {s: spatial_forms.chance(row.covariance, form, s, n) for s in BY_CHANCE} if n else {}
-                rows.append(
-                    about
-                    | {"unit": called(key), "form": form, "width": found.width, "explained": found.explained}
-                    | {"captured": found.captured[4], "cosine": found.cosines[:5].mean()}
-                    | {BY_CHANCE[s]: null.mean() for s, null in nulls.items()}
-                    | ({HIGH: np.quantile(nulls["mirror"], 0.95)} if n else {})
-                )
-    return pd.DataFrame(rows)
-
-
 def forms(layers: pd.DataFrame, n: int = 40) -> pd.DataFrame:
     """How well each closed form explains each layer from the second on.
 
@@ -185,74 +173,21 @@ def forms(layers: pd.DataFrame, n: int = 40) -> pd.DataFrame:
     -------
     DataFrame with columns image_set, labels, architecture, seed, unit, layer, position, k, form, width, explained (see
     `spatial_forms.Fit`), captured (by the best five patterns), cosine (mean over the first five eigenvectors), and what
-    random bases give for `explained`, fitted alike
+    `n` random bases give for `explained`, fitted alike (those of `BY_CHANCE`, and `HIGH`)
     """
-    return _fitted(layers, n)
-
-
-def conditions(layers: pd.DataFrame, table: pd.DataFrame, fits: pd.DataFrame) -> pd.DataFrame:
-    """What claims compare: columns network (a network, or two), condition, value; see `KINDS`, `HIGH`, `claim_rows`."""
-    parts = []
-    for kind, rows in table.dropna(subset=HIGH).groupby("kind", sort=False):
-        shown = rows.rename(columns={"unit": "network"})
-        parts.append(shown[["network", "value"]].assign(condition=kind))
-        parts.append(shown[["network"]].assign(value=shown[HIGH], condition=f"{kind}: {HIGH}"))
-    for key, own in networks(later(dimensions(layers[layers.trained]))).items():
-        measured = {
-            "effective dimension": own.dimension / own.k**2,
-            "half of the pixels": own.k * 0 + 0.5,
-            "variance of the first five": own.leading,
-            "five pixels of all": 5 / own.k**2,
-        }
-        parts += [pd.DataFrame({"network": called(key), "condition": c, "value": v}) for c, v in measured.items()]
-    for name, rows in fits.groupby("form", sort=False):
-        shown = rows.rename(columns={"unit": "network"})
-        parts.append(shown[["network"]].assign(value=shown.explained, condition=name))
-        parts.append(shown[["network"]].assign(value=shown[HIGH], condition=f"{name}: {HIGH}"))
-        for end, at in (("second layer", "idxmin"), ("last layer", "idxmax")):
-            ends = shown.loc[getattr(shown.groupby("network").position, at)()]
-            wide = ends.width.where(np.isfinite(ends.width), spatial_forms.WIDEST * ends.k)
-            parts.append(ends[["network"]].assign(value=wide, condition=f"width in the {end}: {name}"))
-    return pd.concat(parts, ignore_index=True) if parts else pd.DataFrame(columns=["network", "condition", "value"])
-
-
-def weigh(claim: str, source: str, runs: Mapping[str, pd.DataFrame], high: str, low: str) -> dict[str, str]:
-    """As `claims.weigh`, within the networks (or pairs) that have both; a run without any is marked as not measured."""
-    row = {"claim": claim, "who says so": source}
-    for run, table in runs.items():
-        both = table[table.condition.isin([high, low])]
-        whole = both.groupby("network").condition.nunique()
-        both = both[both.network.isin(whole[whole == 2].index)]
-        if both.empty:
-            row[run] = "not measured"
-        else:
-            row |= {k: v for k, v in claims.weigh(claim, source, {run: both}, high, low).items() if k.startswith(run)}
-    return row
-
-
-def claim_rows(runs: Mapping[str, pd.DataFrame], paper: str = "Guth & Ménard 2024, ") -> list[dict[str, str]]:
-    """The rows of the chapter's box: the paper's claims, and after them our controls.
-
-    Parameters
-    ----------
-    runs : title -> `conditions`
-    """
-    fig, ours = f"{paper}Fig. 1", "(the control)"
-    gauss, cosines = spatial_forms.FORMS[1], spatial_forms.FORMS[0]
-    tests = [
-        ("one set of patterns in all layers from the second on", f"{fig}a", LAYERS, f"{LAYERS}: {HIGH}"),
-        ("the first layer is another matter", f"{fig}a", LAYERS, FIRST),
-        ("the same set for other filter sizes", f"{fig}a", SIZES, f"{SIZES}: {HIGH}"),
-        ("the same set on other image sets", f"{fig}c", SETS, f"{SETS}: {HIGH}"),
-        ("the same set with random labels", f"{fig}b", LABELS, f"{LABELS}: {HIGH}"),
-        ("low-dimensional", f"{paper}section 2.2", "half of the pixels", "effective dimension"),
-        ("patterns widen with depth", f"{paper}section 2.2", f"width in the last layer: {gauss}",
-         f"width in the second layer: {gauss}"),
-        ("the same set for another seed", ours, SEEDS, f"{SEEDS}: {HIGH}"),
-        ("the same set in another architecture", ours, KINDS_OF_NETWORK, f"{KINDS_OF_NETWORK}: {HIGH}"),
-        ("more alike than layers of an untrained network", ours, LAYERS, UNTRAINED),
-        ("the first layer is nevertheless above chance", ours, FIRST, f"{FIRST}: {HIGH}"),
-        ("cosines explain the patterns", ours, cosines, f"{cosines}: {HIGH}"),
-        ("… and derivatives of a Gaussian do so better", ours, gauss, cosines),
-    ]  # fmt: skip
-    return [weigh(claim, source, runs, high, low) for claim, source, high, low in tests]
+    rows = []
+    for key, own in networks(later(layers[layers.trained])).items():
+        for row in own.itertuples():
+            about = dict(zip(NETWORK, key, strict=True)) | {"layer": row.layer, "position": row.position, "k": row.k}
+            for form in spatial_forms.FORMS:
+                found = spatial_forms.fit(row.covariance, form)
+                nulls = {name: spatial_forms.chance(row.covariance, form, s, n) for s, name in BY_CHANCE.items()}
+                rows.append(
+                    about
+                    | {"unit": called(key), "form": form, "width": found.width, "explained": found.explained}
+                    | {"captured": found.captured[4], "cosine": found.cosines[:5].mean()}
+                    | {name: null.mean() for name, null in nulls.items()}
+                    | {HIGH: np.quantile(nulls[BY_CHANCE["mirror"]], 0.95)}
+                )
+    columns = [*NETWORK, "unit", "layer", "position", "k", "form", "width", "explained", "captured", "cosine", HIGH]
+    return pd.DataFrame(rows) if rows else pd.DataFrame(columns=columns)

@@ -14,7 +14,7 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 
-from . import encodings, networks, paths, published, results, zoo
+from . import encodings, networks, paths, published, results, spatial_pairs, zoo
 from .spatial_layers import about, of_network
 
 NAME = "spatial_covariances"
@@ -93,8 +93,21 @@ def untrained(table: pd.DataFrame) -> pd.DataFrame:
     return pd.concat(found, ignore_index=True) if found else table.head(0)
 
 
+def runs(table: pd.DataFrame) -> dict[str, pd.DataFrame]:
+    """The networks of a published table that belong together, by title; VGG-11 first, and none that is empty."""
+    is_vgg = table.architecture.str.startswith("vgg11").astype(bool)
+    parts = {"VGG-11": table[is_vgg], "cnn6 and resnet18": table[~is_vgg]}
+    return {title: part.reset_index(drop=True) for title, part in parts.items() if len(part)}
+
+
+def derived(name: str, run: str) -> pd.DataFrame:
+    """What was computed from the published covariances of one of `runs`: "pairs" or "forms" of `spatial_pairs`."""
+    table, _ = published.read(f"spatial_{name}")
+    return table[table.run == run].drop(columns="run").reset_index(drop=True)
+
+
 COLUMNS = ["image_set", *Wanted._fields, "classes", "width", "accuracy", "epochs", "n_images", "layer", "position", "k"]
-COLUMNS += ["n_in", "n_out", "map", "variance", "halves", "covariance"]
+COLUMNS += ["n_in", "n_out", "height", "variance", "halves", "covariance"]
 
 
 def rows(entry: zoo.Entry, wanted: Wanted) -> pd.DataFrame:
@@ -153,7 +166,7 @@ def fill(path: Path, networks_: Iterable[Wanted] = NETWORKS, only_cached: bool =
         unfinished = path.with_suffix(".unfinished")
         table.to_csv(unfinished, index=False, lineterminator="\n")
         os.replace(unfinished, path)
-        _say_where_from(path)
+        _say_where_from(path, "Spatial covariances: upper triangle by rows, in millionths of the trace")
         print(f"{', '.join(map(str, wanted))}: {entry.accuracy:.1%} of test images", flush=True)
     return left_out
 
@@ -169,19 +182,32 @@ def _in_order(table: pd.DataFrame, networks_: list[Wanted]) -> pd.DataFrame:
     return table.iloc[np.argsort(place, kind="stable")].reset_index(drop=True)
 
 
-def _say_where_from(path: Path) -> None:
+def _say_where_from(path: Path, title: str) -> None:
     told = results.provenance("spatial_covariances") | {"repeat": "python -m convergent.spatial_table"}
     told = {key: said for key, said in told.items() if key not in ("duration", "memory")}  # of reading, not of training
-    about_it = {"title": "Spatial covariances", "unit": "covariance: upper triangle by rows, millionths of the trace"}
-    path.with_suffix(".json").write_text(json.dumps(about_it | {"provenance": told}, indent=1) + "\n")
+    path.with_suffix(".json").write_text(json.dumps({"title": title, "provenance": told}, indent=1) + "\n")
+
+
+def derive(folder: Path) -> None:
+    """Write to `folder` what takes long to compute from the published covariances: all comparisons, all fits."""
+    found: dict[str, list[pd.DataFrame]] = {"spatial_pairs": [], "spatial_forms": []}
+    for run, layers in runs(read()).items():
+        both = pd.concat([layers, untrained(layers)], ignore_index=True)
+        found["spatial_pairs"].append(spatial_pairs.pairs(both).assign(run=run))
+        found["spatial_forms"].append(spatial_pairs.forms(layers).assign(run=run))
+    for name, tables in found.items():
+        pd.concat(tables).to_csv(folder / f"{name}.csv", index=False, float_format="%.4g", lineterminator="\n")
+        _say_where_from(folder / f"{name}.csv", f"{name.replace('_', ' ')}, from {NAME}.csv".capitalize())
 
 
 def main() -> None:
-    """Add the networks that the published table lacks."""
+    """Add the networks that the published table lacks, and compare all of them."""
     parser = argparse.ArgumentParser(prog="python -m convergent.spatial_table", description=main.__doc__)
     parser.add_argument("--only-cached", action="store_true", help="leave out networks that would have to be trained")
     options = parser.parse_args()
-    left = fill(paths.data() / "published" / f"{NAME}.csv", only_cached=options.only_cached)
+    folder = paths.data() / "published"
+    left = fill(folder / f"{NAME}.csv", only_cached=options.only_cached)
+    derive(folder)
     print(f"{len(NETWORKS) - len(left)} of {len(NETWORKS)} networks are in the table")
 
 
