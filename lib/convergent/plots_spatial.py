@@ -124,15 +124,16 @@ def matrix(found: np.ndarray, names: Sequence[str], begins: Sequence[int], chanc
     names : of the networks
     chance, high : of mirror-symmetric bases, the mean and the 95th percentile
     """
-    figure, ax = plt.subplots(figsize=(WIDTH, WIDTH * 0.8))
+    many = len(names) > 8
+    figure, ax = plt.subplots(figsize=(WIDTH, WIDTH * (0.62 if many else 0.7)))
     shown = ax.imshow(found, cmap="cividis", vmin=0, vmax=1, interpolation="nearest")
     ends = [*begins[1:], len(found)]
     for edge in begins[1:]:
         ax.axhline(edge - 0.5, color="white", linewidth=1)
         ax.axvline(edge - 0.5, color="white", linewidth=1)
     centres = [(a + b - 1) / 2 for a, b in zip(begins, ends, strict=True)]
-    ax.set_yticks(centres, [wrapped(name, 22) for name in names], fontsize=9)
-    ax.set_xticks(centres, range(1, len(names) + 1), fontsize=9)
+    ax.set_yticks(centres, names if many else [wrapped(name, 26) for name in names], fontsize=6.5 if many else 8)
+    ax.set_xticks(centres, range(1, len(names) + 1), fontsize=6.5 if many else 9)
     ax.tick_params(length=0)
     bar = figure.colorbar(shown, ax=ax, shrink=0.8, label="diagonality")
     for level, style in ((chance, "--"), (high, ":")):

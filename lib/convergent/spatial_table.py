@@ -18,6 +18,7 @@ from . import encodings, networks, paths, published, results, spatial_pairs, zoo
 from .spatial_layers import about, of_network
 
 NAME = "spatial_covariances"
+WORDS = {"labels": str}  # pandas takes a column of "true" for truth values
 UNITS = 1_000_000  # a covariance with trace 1 is written in millionths
 
 
@@ -78,7 +79,7 @@ def read() -> pd.DataFrame:
     path = paths.data() / "published" / f"{NAME}.csv"
     if not path.exists():
         return pd.DataFrame(columns=COLUMNS)
-    table, _ = published.read(NAME)
+    table = pd.read_csv(path, dtype=WORDS)
     return table.assign(covariance=[decode(text) for text in table.covariance], trained=True)
 
 
@@ -102,7 +103,7 @@ def runs(table: pd.DataFrame) -> dict[str, pd.DataFrame]:
 
 def derived(name: str, run: str) -> pd.DataFrame:
     """What was computed from the published covariances of one of `runs`: "pairs" or "forms" of `spatial_pairs`."""
-    table, _ = published.read(f"spatial_{name}")
+    table = pd.read_csv(paths.data() / "published" / f"spatial_{name}.csv", dtype=WORDS)
     return table[table.run == run].drop(columns="run").reset_index(drop=True)
 
 
