@@ -132,8 +132,8 @@ def matrix(found: np.ndarray, names: Sequence[str], begins: Sequence[int], chanc
         ax.axhline(edge - 0.5, color="white", linewidth=1)
         ax.axvline(edge - 0.5, color="white", linewidth=1)
     centres = [(a + b - 1) / 2 for a, b in zip(begins, ends, strict=True)]
-    ax.set_yticks(centres, names if many else [wrapped(name, 26) for name in names], fontsize=6.5 if many else 8)
-    ax.set_xticks(centres, range(1, len(names) + 1), fontsize=6.5 if many else 9)
+    ax.set_yticks(centres, names if many else [wrapped(name, 26) for name in names], fontsize=8)
+    ax.set_xticks(centres, range(1, len(names) + 1), fontsize=8)
     ax.tick_params(length=0)
     bar = figure.colorbar(shown, ax=ax, shrink=0.8, label="diagonality")
     for level, style in ((chance, "--"), (high, ":")):

@@ -4,6 +4,7 @@ A table of layers is as `spatial_layers.of_network` gives it, with columns image
 "random"), architecture, seed and trained in front, for one or many networks.
 """
 
+import re
 from collections.abc import Iterator
 from itertools import combinations, product
 
@@ -34,6 +35,13 @@ def called(key: tuple) -> str:
     """A network in words."""
     image_set, labels, architecture, seed = key
     return f"{architecture}, {image_set}, {labels} labels, seed {seed}"
+
+
+def brief(key: tuple) -> str:
+    """A network in as few words as a figure has room for."""
+    image_set, labels, architecture, _ = key
+    image_set = re.sub(r" \([^)]*\)", "", image_set).replace(", part ", " ").replace(" of ", "/")
+    return f"{architecture}, {image_set}" + (f", {labels}" if labels != "true" else "")
 
 
 def family(architecture: str) -> str:

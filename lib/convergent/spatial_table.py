@@ -7,6 +7,7 @@ on where it was stopped; `--only-cached` takes only networks that need not be tr
 import argparse
 import json
 import os
+import re
 from collections.abc import Iterable
 from pathlib import Path
 from typing import NamedTuple
@@ -116,7 +117,7 @@ def rows(entry: zoo.Entry, wanted: Wanted) -> pd.DataFrame:
     record = entry.record
     table = about(
         of_network(entry.network),
-        image_set=record["title"].partition(", ")[0],
+        image_set=re.sub(r", [\d,]+ images$", "", record["title"]),  # "few" and "random" are of the same set
         **wanted._asdict(),
         classes=len(record["classes"]),
         width=record["width"],
