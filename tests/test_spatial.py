@@ -317,8 +317,8 @@ def study():
         [
             layers(shared),
             layers(shared, seed=1),
-            layers(shared, image_set="B"),
-            layers(shared, labels="few"),
+            layers(shared, image_set="B", seed=1),
+            layers(shared, labels="few", seed=1),
             layers(turned(3, 3), labels="random"),
             layers(larger, architecture="vgg11-5x5"),
             layers(shared, architecture="cnn6"),
@@ -342,6 +342,18 @@ def test_networks_are_compared_that_differ_in_one_thing_and_layers_that_count():
     assert values[spatial_pairs.SEEDS] == pytest.approx(1)
     assert values[spatial_pairs.LABELS] < 0.6
     assert (found["random bases"].dropna() < 0.35).all()
+
+
+def test_networks_with_the_same_initial_weights_are_not_compared_across_sets_and_labels():
+    shared = turned(3, 0)
+    one_seed = [layers(shared), layers(shared, image_set="B"), layers(shared, labels="random")]
+    found = spatial_pairs.pairs(pd.concat(one_seed, ignore_index=True), n=5)
+    assert {spatial_pairs.SETS, spatial_pairs.LABELS}.isdisjoint(found.kind)
+    two_seeds = [rows.assign(seed=seed) for seed in (0, 1) for rows in one_seed]
+    found = spatial_pairs.pairs(pd.concat(two_seeds, ignore_index=True), n=5)
+    units = found.groupby("kind").unit.unique()
+    assert len(units[spatial_pairs.SETS]) == len(units[spatial_pairs.LABELS]) == 2
+    assert all("seed 0" in unit and "seed 1" in unit for unit in units[spatial_pairs.SETS])
 
 
 def test_claims_follow_what_was_planted():

@@ -49,19 +49,25 @@ def family(architecture: str) -> str:
     return architecture.partition("-")[0]
 
 
-def _partners(one: tuple, two: tuple, few: set) -> str | None:
-    """What two networks of the same position in a study differ in, if in one thing only."""
+def _partners(one: tuple, two: tuple, few: set, n_seeds: int) -> str | None:
+    """What two networks differ in, if in one thing only besides their seeds.
+
+    Networks of one architecture are compared across seeds: with one seed they would have the same initial weights, and
+    what is left of these would count as a shared set. Each network has one partner of each other kind: the next seed.
+    """
     (sets, labels, kinds, seeds) = zip(one, two, strict=True)
     same = [len(set(pair)) == 1 for pair in (sets, labels, kinds, seeds)]
+    following = seeds[1] == (seeds[0] + 1) % n_seeds and not same[3]
     if same == [True, True, True, False]:
         return SEEDS
-    if same == [False, True, True, True]:
+    if same[:3] == [False, True, True] and following:
         return SETS
     if same[0] and same[1] and same[3] and family(kinds[0]) == family(kinds[1]):
         return SIZES
-    if same[0] and same[2] and same[3] and "random" in labels:
+    if same[0] and same[2] and following and "random" in labels:
         # Beside the true labels of the same images where there are such networks, else beside those of all images.
-        other = "few" if (sets[0], "few", kinds[0], seeds[0]) in few else "true"
+        true_seed = seeds[labels.index("random") - 1]
+        other = "few" if (sets[0], "few", kinds[0], true_seed) in few else "true"
         return LABELS if other in labels else None
     if same[0] and same[1] and same[3]:
         return KINDS_OF_NETWORK
@@ -81,9 +87,10 @@ def _comparisons(layers: pd.DataFrame) -> Iterator[tuple]:
     for key, own in networks(layers[~layers.trained]).items():
         for a, b in combinations(list(later(own).itertuples()), 2):
             yield UNTRAINED, called(key), a, b
+    n_seeds = int(layers.seed.max()) + 1 if len(layers) else 0
     few = {key for key in trained if key[1] == "few"}
     for (one, own), (two, others) in combinations(trained.items(), 2):
-        kind = _partners(one, two, few)
+        kind = _partners(one, two, few, n_seeds)
         if kind is None:
             continue
         unit = f"{called(one)} – {called(two)}"
