@@ -1,13 +1,25 @@
 """The networks of chapters 9 and 10: one architecture, many things to learn.
 
+`python -m convergent.encodings` trains those that are shipped (or takes them from the cache) into `data/zoo/`.
 Guth & Ménard (2024) train on several image sets, and on labels that mean nothing. Here every network of one
 architecture sees about as many images in training, whatever its image set.
 """
 
+import json
+import re
+import sys
 from dataclasses import replace
+from pathlib import Path
 
-from . import images, zoo
+from . import images, paths, zoo
 from .training import Recipe
+
+# What data/zoo/ holds of them: image set, labels, seed.
+SHIPPED = [
+    *(("cave", labels, seed) for labels in ("true", "random") for seed in (0, 1)),
+    ("cave", "few", 0),
+    *(("cifar10", "true", seed) for seed in (0, 1)),
+]
 
 LABELS = ("true", "few", "random")  # few: the true labels of the images that random labels are learned on
 N_FEW = {"smoke": 500, "laptop": 4_000, "full": 50_000}
@@ -84,3 +96,21 @@ def trained(
         widths.get(architecture, widths.get("", 1.0)),
         progress,
     )[0]
+
+
+def build(folder: Path) -> None:
+    """Add the factorised networks of `SHIPPED`, in half precision, to the files and the manifest in `folder`."""
+    manifest = folder / "manifest.json"
+    records = {record["file"]: record for record in (json.loads(manifest.read_text()) if manifest.exists() else [])}
+    for dataset, labels, seed in SHIPPED:
+        entry = trained("factorised_vgg", dataset, labels, seed)
+        name = re.sub(r"[^\w-]+", "-", f"factorised_vgg-{dataset}{'' if labels == 'true' else f'-{labels}'}-seed{seed}")
+        if entry.folder != folder:  # shipped before
+            record = zoo.ship(entry, folder, name, half=True)
+            records[record["file"]] = record
+        print(f"{name}: {entry.accuracy:.1%} of test images", flush=True)
+    manifest.write_text(json.dumps(list(records.values()), indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    build(Path(sys.argv[1]) if len(sys.argv) > 1 else paths.data() / "zoo")
