@@ -77,16 +77,17 @@ def trained(
     if tier not in zoo.RECIPES:
         raise ValueError(f"tier {tier!r} is not one of {', '.join(zoo.RECIPES)}")
     # Shipped networks of whole sets are found without their images, which a reader may not have.
-    data = dataset if labels == "true" and dataset in _N_TRAIN else images.load(dataset)
-    n_images = _N_TRAIN[dataset] if isinstance(data, str) else len(data.train)
+    by_name = tier == "laptop" and labels == "true" and dataset in _N_TRAIN
+    data = dataset if by_name else images.load(dataset)
+    n_images = _N_TRAIN[dataset] if by_name else len(data.train)
     if labels != "true":
-        few = data.train.sample(min(N_FEW[tier], n_images))
-        # They are tested after each of many epochs, and few of them name anything: a thousand test images will do.
-        test = data.test.sample(min(1_000, len(data.test)))
-        title, digest = f"{data.title}, {len(few):,} images", images.content_hash(few, test, data.classes)
-        data, n_images = replace(data, train=few, test=test, title=title, hash=digest), len(few)
-    elif architecture != "factorised_vgg" or tier == "smoke":
-        n_images = min(n_images, {"smoke": 2_000, "laptop": 20_000}.get(tier, n_images))
+        data = _fewer(data, N_FEW[tier], 1_000)
+        n_images = len(data.train)
+    elif tier == "smoke":
+        data = _fewer(data, 2_000, 500)
+        n_images = len(data.train)
+    elif tier == "laptop" and architecture != "factorised_vgg":
+        n_images = min(n_images, 20_000)
     widths = WIDTHS[tier]
     return zoo.get(
         architecture,
@@ -98,6 +99,13 @@ def trained(
         widths.get(architecture, widths.get("", 1.0)),
         progress,
     )[0]
+
+
+def _fewer(data: images.Dataset, n_train: int, n_test: int) -> images.Dataset:
+    """A part of the images. They are tested after every epoch, which for a few takes longer than to train on them."""
+    train, test = data.train.sample(min(n_train, len(data.train))), data.test.sample(min(n_test, len(data.test)))
+    title = f"{data.title}, {len(train):,} images"
+    return replace(data, train=train, test=test, title=title, hash=images.content_hash(train, test, data.classes))
 
 
 def build(folder: Path) -> None:
