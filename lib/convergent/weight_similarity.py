@@ -105,12 +105,20 @@ def scale(learned: Covariance | Tensor, n_neurons: int | None = None, draws: int
     return Scale(float(zeros.mean()), errors[0], float(ones.mean()), errors[1])
 
 
-def resample(learned: Covariance, n_neurons: int, random: torch.Generator) -> Covariance:
-    """The learned covariance that `n_neurons` Gaussian neurons of covariance C + Id would be found to have.
+def same_population(learned: Covariance, draws: int = 5, scale_draws: int = 10, seed: int = 0) -> list[float]:
+    """Eq. 6 for two layers whose neurons come from one distribution, of covariance C + Id: what two networks that had
+    learned exactly the same would score. One value a draw; [0.0] where nothing was learned."""
+    if len(learned.values) == 0:
+        return [0.0]
+    random, own, found = torch.Generator().manual_seed(seed), _own_basis(learned), []
+    for draw in range(draws):
+        one, other = (resample(own, learned.n_neurons, random) for _ in range(2))
+        found.append(normalised_similarity(one, other, draws=scale_draws, seed=seed + draw).value)
+    return found
 
-    Vectors of the result are in the axes of `learned`'s eigenvectors where these are the first axes of the space
-    (as `scale` has them); otherwise C is used as a matrix is, by its root.
-    """
+
+def resample(learned: Covariance, n_neurons: int, random: torch.Generator) -> Covariance:
+    """The learned covariance that `n_neurons` Gaussian neurons of covariance C + Id would be found to have."""
     return learned_and_random(weight_covariance(neurons(learned, n_neurons, random), initial_variance=1.0))[0]
 
 
