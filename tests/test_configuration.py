@@ -123,11 +123,13 @@ def test_conda_and_the_workflows_use_one_python_that_the_package_allows(project,
     images = {job.get("container") for path in WORKFLOWS for job in read_yaml(name_of(path))["jobs"].values()}
     tested = {re.fullmatch(r"python:(\d+\.\d+)-\w+", image)[1] for image in images - {None}}
     assert tested == {conda_packages["python"]}, f"workflows: {tested}, environment.yml: {conda_packages['python']}"
-    assert SpecifierSet(project["requires-python"]).contains(tested.pop())
+    assert SpecifierSet(project["requires-python"]).contains(f"{tested.pop()}.99"), (
+        "the image of a Python holds its last patch"
+    )
 
 
 def test_the_readme_asks_for_the_python_that_the_package_allows(project):
-    asked = re.findall(r"(\d\.\d+) or newer", (ROOT / "README.md").read_text(encoding="utf-8"))
+    asked = re.findall(r"(\d\.\d+\.\d+) or newer", (ROOT / "README.md").read_text(encoding="utf-8"))
     assert asked
     assert {f">={version}" for version in asked} == {project["requires-python"]}
 

@@ -403,9 +403,25 @@ def test_parts_of_the_classes_have_none_in_common_and_make_up_the_whole(tmp_path
 
 
 @smoke
+def test_the_classes_from_one_to_another_keep_their_order(tmp_path):
+    folder = make_folder(tmp_path / "mine", classes=("ant", "bee", "cat", "dog", "eel"))
+    whole, some = images.load(folder), images.load(f"{folder}:1-3")
+    assert (some.classes, some.title) == (["bee", "cat", "dog"], "mine, classes 1 to 3")
+    kept = (whole.test.labels >= 1) & (whole.test.labels <= 3)
+    assert torch.equal(some.test.images, whole.test.images[kept])
+    assert torch.equal(some.test.labels + 1, whole.test.labels[kept])
+
+
+@smoke
 @pytest.mark.parametrize(
     ("part", "says"),
-    [("3/2", "no part 3 of 2"), ("0/2", "no part 0 of 2"), ("1/3", "fewer than 2 of 3 classes")],
+    [
+        ("3/2", "no part 3 of 2"),
+        ("0/2", "no part 0 of 2"),
+        ("1/3", "fewer than 2 of 3 classes"),
+        ("1-1", "fewer than 2; write .*:0-4"),
+        ("1-3", "has 3 classes, 0 to 2"),
+    ],
 )
 def test_a_part_that_cannot_be_is_refused(tmp_path, part, says):
     with pytest.raises(ValueError, match=says):

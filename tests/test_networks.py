@@ -10,7 +10,7 @@ from tiny import assert_same_weights
 
 smoke = pytest.mark.smoke
 every_architecture = pytest.mark.parametrize("name", ARCHITECTURES)
-DEPTHS = {"cnn6": 6, "vgg11": 8, "alexnet": 7, "resnet18": 9}
+DEPTHS = {"cnn6": 6, "vgg11": 8, "vgg11-5x5": 8, "vgg11-7x7": 8, "alexnet": 7, "resnet18": 9, "factorised_vgg": 6}
 
 
 @pytest.fixture
@@ -144,7 +144,7 @@ def test_networks_come_in_evaluation_mode(name):
     [
         ("cnn7", "Did you mean 'cnn6'"),
         ("resnet", "Did you mean 'resnet18'"),
-        ("zebra", "cnn6, vgg11, alexnet, resnet18"),
+        ("zebra", "cnn6, vgg11, vgg11-5x5"),
         ("keras:resnet18", "'keras' is not a source"),
         ("torchvision:resnet181", "resnet18"),
         ("timm:vit_tiny_patch16_22", "vit_tiny_patch16_224"),

@@ -158,7 +158,8 @@ def load(name, size=32, n_train=None, n_test=None, seed=0):
     name : "cave", "cifar10", "cifar100", "tiny-imagenet", or a path
         A path leads to a folder or zip with `train/<class>/*` and `test/<class>/*` (or `val/<class>/*`);
         a folder that has the name of a public set is "./cifar10". With ":1/2" or ":2/2" behind it (or thirds, …), one
-        part of the classes: every second, from the first or the second on. Parts have no class in common.
+        part of the classes: every second, from the first or the second on. Parts have no class in common. With ":0-4"
+        the classes at these positions, the first and the last included.
     size : int
         Height and width in pixels: the central square of each image, antialiased. Images of that size stay as they are.
     n_train, n_test : int, optional
@@ -181,7 +182,7 @@ def load(name, size=32, n_train=None, n_test=None, seed=0):
     whole, part = _part(name)
     data = _cave(size) if whole == "cave" else _from_files(whole, size)
     if part is not None:
-        data = _of_classes(data, name, *part)
+        data = _of_classes(data, name, part)
     if n_train is None and n_test is None:
         return data
     train = data.train if n_train is None else data.train.sample(n_train, seed)
@@ -197,28 +198,39 @@ def check_name(name):
 
 
 def _part(name):
-    """("tiny-imagenet", (1, 2)) of "tiny-imagenet:1/2"; (name, None) of a name without a part."""
-    found = re.fullmatch(r"(.+):(\d+)/(\d+)", name)
+    """("tiny-imagenet", "1/2") of "tiny-imagenet:1/2", ("cifar10", "0-4") of "cifar10:0-4"; (name, None) of a whole."""
+    found = re.fullmatch(r"(.+):(\d+)([/-])(\d+)", name)
     if found is None:
         return name, None
-    number, parts = int(found[2]), int(found[3])
-    if not 1 <= number <= parts:
-        raise ValueError(f"{name!r}: there is no part {number} of {parts}; write {found[1]}:1/{max(parts, 2)}")
-    return found[1], (number, parts)
+    first, last = int(found[2]), int(found[4])
+    if found[3] == "/" and not 1 <= first <= last:
+        raise ValueError(f"{name!r}: there is no part {first} of {last}; write {found[1]}:1/{max(last, 2)}")
+    if found[3] == "-" and not first < last:
+        raise ValueError(
+            f"{name!r}: classes {first} to {last} are fewer than 2; write {found[1]}:0-4 for the first five"
+        )
+    return found[1], f"{first}{found[3]}{last}"
 
 
-def _of_classes(data, name, number, parts):
-    """The classes number - 1, number - 1 + parts, …: neighbours in an ordered list go to different parts."""
-    kept = list(range(number - 1, len(data.classes), parts))
-    if len(kept) < 2:
-        raise ValueError(f"{name!r}: {parts} parts leave fewer than 2 of {len(data.classes)} classes: use fewer parts")
+def _of_classes(data, name, part):
+    """Of "1/2" the classes 0, 2, …: neighbours in an ordered list go to different parts. Of "0-4" the first five."""
+    n = len(data.classes)
+    if "/" in part:
+        number, parts = map(int, part.split("/"))
+        kept, words = list(range(number - 1, n, parts)), f"part {number} of {parts}"
+        if len(kept) < 2:
+            raise ValueError(f"{name!r}: {parts} parts leave fewer than 2 of {n} classes: use fewer parts")
+    else:
+        first, last = map(int, part.split("-"))
+        kept, words = list(range(first, last + 1)), f"classes {first} to {last}"
+        if last >= n:
+            raise ValueError(f"{name!r}: {data.title} has {n} classes, 0 to {n - 1}")
     splits = []
     for split in (data.train, data.test):
         chosen = split[torch.isin(split.labels, torch.tensor(kept)).numpy()]
-        splits.append(replace(chosen, labels=(chosen.labels - kept[0]) // parts))
+        splits.append(replace(chosen, labels=torch.searchsorted(torch.tensor(kept), chosen.labels)))
     classes = [data.classes[i] for i in kept]
-    title = f"{data.title}, part {number} of {parts}"
-    return Dataset(name, title, *splits, classes, content_hash(*splits, classes), data.size)
+    return Dataset(name, f"{data.title}, {words}", *splits, classes, content_hash(*splits, classes), data.size)
 
 
 def content_hash(train, test, classes):

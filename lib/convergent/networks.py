@@ -6,6 +6,7 @@ Every network takes images as they come from `convergent.images`: uint8, or floa
 
 import difflib
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -14,6 +15,8 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.nn.functional import interpolate
 from torchvision.models.resnet import BasicBlock
+
+from . import factorised
 
 
 class Normalise(nn.Module):
@@ -136,11 +139,28 @@ def resnet18(n_classes: int = 10, width: float = 1.0) -> ImageNetwork:
     return ImageNetwork(blocks, n_in, n_classes)
 
 
+def factorised_vgg(n_classes: int = 10, width: float = 1.0) -> ImageNetwork:
+    """Six layers whose spatial filters are frozen, so that only the mixing of channels learns.
+
+    After Guth & Ménard (2024, appendix B.2), narrower and shallower: channels 32-64-64-128-128-128 times `width`,
+    poolings before layers 2, 3 and 5. No biases, batch norm without learned parameters, one linear classifier.
+    """
+    n_in, blocks = 3, {}
+    for i, channels in enumerate((32, 64, 64, 128, 128, 128), start=1):
+        n_out = _scaled(channels, width)
+        blocks[f"layer{i}"] = factorised.block(n_in, n_out, pooled=i in (2, 3, 5))
+        n_in = n_out
+    return ImageNetwork(blocks, n_in, n_classes, head_bias=False)
+
+
 ARCHITECTURES: dict[str, Callable[..., ImageNetwork]] = {
     "cnn6": cnn6,
     "vgg11": vgg11,
+    "vgg11-5x5": partial(vgg11, kernel_size=5),
+    "vgg11-7x7": partial(vgg11, kernel_size=7),
     "alexnet": alexnet,
     "resnet18": resnet18,
+    "factorised_vgg": factorised_vgg,
 }
 
 
