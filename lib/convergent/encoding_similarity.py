@@ -239,7 +239,7 @@ def compare(
 
 
 def _both_ways(one: Encoding, other: Encoding, seen: Covariance) -> dict[str, float]:
-    """Eq. 6 on the scale of either network, averaged: the formula prefers neither, and the book's pairs have no order."""
+    """Eq. 6 on the scale of either network, averaged: pairs of the book have no order."""
     to = similarity.normalised_similarity(seen, other.learned, on=one.scale)
     back = similarity.normalised_similarity(other.learned, seen, on=other.scale)
     return {
