@@ -1,4 +1,4 @@
-"""Networks with a known relation: a rotated copy is recognised by alignment, truncation and redrawing do what they say."""
+"""Networks with a known relation: alignment recognises a rotated copy; truncation and redrawing do what they say."""
 
 import copy
 import math
@@ -249,12 +249,16 @@ def member(name, task, seed):
 @smoke
 def test_networks_that_began_with_the_same_weights_are_not_compared():
     everyone = [member("t0", "cave", 0), member("t1", "cave", 1), member("r1", members.RANDOM, 1)]
-    everyone += [member("oa", members.OWN, None), member("ob", members.OWN, None)]
-    assert members.pairs(everyone) == [
-        ("t0", "t1"), ("t0", "r1"), ("t0", "oa"), ("t0", "ob"), ("t1", "oa"), ("t1", "ob"), ("oa", "ob"),
-    ]  # fmt: skip
-    table = members.kinds(pd.DataFrame({"a": ["t0"], "b": ["r1"]}), everyone)
-    assert table.kind.tolist() == ["cave × random labels"]
+    everyone += [member("o0", "CIFAR-10", 0), member("own a", members.OWN, None), member("own b", members.OWN, None)]
+    found = members.pairs(everyone)
+    own = [(name, f"own {letter}") for name in ("t0", "t1", "o0") for letter in "ab"]
+    assert sorted(found) == sorted([("t0", "t1"), ("t0", "r1"), ("t1", "o0"), *own, ("own a", "own b")])
+    table = members.kinds(pd.DataFrame(found, columns=["a", "b"]), everyone).set_index(["a", "b"])
+    assert table.role["t0", "t1"] == members.SAME
+    assert table.role["t0", "r1"] == members.TRUE_RANDOM
+    assert table.role["t1", "o0"] == members.ACROSS
+    assert table.role["own a", "own b"] == members.OWN
+    assert table.kind["t1", "o0"] == "cave × CIFAR-10"
 
 
 @smoke

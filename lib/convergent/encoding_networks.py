@@ -15,6 +15,9 @@ from .training import Recipe
 from .zoo import Entry
 
 RANDOM, FEW, OWN = "random labels", "few images", "your own"
+SAME, RANDOMS, TRUE_RANDOM = "true labels, two seeds", "two random labellings", "true × random labels"
+FEW_TRUE, FEW_RANDOM = "few images × all images, true labels", "few images, true × random labels"
+ACROSS, ELSEWHERE = "different images", "true labels of other images, two seeds"
 N_IMAGES = {"smoke": 40, "laptop": 400, "full": 4000}  # that representations are aligned on
 # What the tests train: enough to run everything, too little to learn much.
 _TINY = Recipe(epochs=2, batch_size=32, learning_rate=0.05, weight_decay=0.0, crop=0, n_train=400)
@@ -152,12 +155,14 @@ def pairs(everyone: Sequence[Member]) -> list[tuple[str, str]]:
     """Pairs of names that are compared: all but those that began with the same weights.
 
     Networks of one seed share their initial weights whatever they learn, and part of these stays: they are similar for
-    a reason that has nothing to do with learning. The reader's own are compared with each other and with true labels.
+    a reason that has nothing to do with learning. Networks of random labels and of few images are compared with one
+    another and with those that learned the same images' true labels; the reader's own with each other and with these.
     """
-    found = []
+    main, found = everyone[0].task, []
     for one, other in combinations(everyone, 2):
-        mixed = OWN in (one.task, other.task) and {one.task, other.task} & {RANDOM, FEW}
-        if not mixed and (one.seed is None or one.seed != other.seed):
+        tasks = {one.task, other.task}
+        apart = tasks & {RANDOM, FEW} and not tasks <= {RANDOM, FEW, main}
+        if not apart and (one.seed is None or one.seed != other.seed):
             found.append((one.name, other.name))
     return found
 
@@ -169,6 +174,20 @@ def described(everyone: Sequence[Member]) -> pd.DataFrame:
 
 
 def kinds(table: pd.DataFrame, everyone: Sequence[Member]) -> pd.DataFrame:
-    """A table with columns a and b, with the column kind: the two tasks ("cave × random labels")."""
-    task = {member.name: member.task for member in everyone}
-    return table.assign(kind=[f"{task[a]} × {task[b]}" for a, b in zip(table.a, table.b, strict=True)])
+    """A table with columns a and b, with the columns kind (the two tasks: "cave × CIFAR-10") and role.
+
+    The role is one of `SAME` (true labels of the chapter's images), `RANDOMS`, `TRUE_RANDOM`, `FEW_TRUE`, `FEW_RANDOM`,
+    `ACROSS` (true labels of different images), `ELSEWHERE` (true labels of other images, twice), `OWN`.
+    """
+    task, main = {member.name: member.task for member in everyone}, everyone[0].task
+    both = [(task[a], task[b]) for a, b in zip(table.a, table.b, strict=True)]
+    roles = [_role(set(pair), main) for pair in both]
+    return table.assign(kind=[" × ".join(pair) for pair in both], role=roles)
+
+
+def _role(tasks: set[str], main: str) -> str:
+    if OWN in tasks:
+        return OWN if len(tasks) == 1 else ACROSS
+    known = {frozenset({main}): SAME, frozenset({RANDOM}): RANDOMS, frozenset({main, RANDOM}): TRUE_RANDOM}
+    known |= {frozenset({main, FEW}): FEW_TRUE, frozenset({FEW, RANDOM}): FEW_RANDOM}
+    return known.get(frozenset(tasks), ELSEWHERE if len(tasks) == 1 else ACROSS)
