@@ -211,7 +211,8 @@ def test_retuned_averages_are_those_of_the_images_that_were_given():
 @smoke
 def test_the_curve_ends_at_the_untouched_networks_accuracy():
     network, data = learned_network(), tiny.dataset(n_test=60)
-    table = truncation.curves(network, data.test, IMAGES, [1, 1000], agreed=dict.fromkeys(es.layers(network), 10_000))
+    agreed = dict.fromkeys(es.layers(network), 10_000)
+    table = truncation.curves(network, data.test, IMAGES, [1, 1000], agreed, single=["layer1"])
     whole = table[(table["rank"] == -1) & ~table.agreed].accuracy.iloc[0]
     kept = table[table.agreed & (table.part == truncation.LEADING) & (table.normalisation == truncation.KEPT)]
     assert kept.accuracy.item() == pytest.approx(whole, abs=0.02)

@@ -88,19 +88,22 @@ def spectra(name: str, encoded: Mapping[str, es.Encoding]) -> pd.DataFrame:
 def truncations(
     everyone: Sequence[Member], comparison: es.Comparison, encoded: Encodings, data: Dataset, tier: str
 ) -> pd.DataFrame:
-    """`encoding_truncation.curves` of the two first networks of the chapter's images; single layers of the first only.
+    """`encoding_truncation.curves` of the two first networks of the chapter's images; of the first also an early, a
+    middle and the last layer alone.
 
     Columns network, guess, then those of `curves`.
     """
     first, second = (one.name for one in everyone[:2])
-    n = {"smoke": 40, "laptop": 300, "full": 4000}[tier]
+    n = {"smoke": 40, "laptop": 250, "full": 4000}[tier]
     shown, tuning = data.test.sample(min(n, len(data.test)), seed=1), data.train.sample(min(n, len(data.train)), seed=1)
     turned = comparison.turned[first, second]
     agreed = {layer: max(es.agreement(one, encoded[second][layer].learned), 1) for layer, one in turned.items()}
     ranks = [1, 4, 16] if tier == "smoke" else [1, 2, 4, 8, 16, 32, 64, 128]
     found = []
     for one in everyone[:2]:
-        table = truncation.curves(one.network, shown, tuning.images, ranks, agreed, single=one.name == first)
+        names = list(agreed)
+        alone = (names[1], names[len(names) // 2], names[-1]) if one.name == first else ()
+        table = truncation.curves(one.network, shown, tuning.images, ranks, agreed, alone)
         found.append(table.assign(network=one.name, guess=one.guess))
     return pd.concat(found, ignore_index=True)
 

@@ -90,7 +90,7 @@ def curves(
     tuning: Tensor,
     ranks: Iterable[int],
     agreed: Mapping[str, int] | None = None,
-    single: bool = True,
+    single: Iterable[str] = (),
 ) -> pd.DataFrame:
     """Accuracy against the number of directions that are kept, in one layer at a time and in all at once.
 
@@ -101,7 +101,7 @@ def curves(
     ranks : to be kept, the same in all layers where all are truncated
     agreed : layer -> up to which rank two networks agree; then a further row for `ALL` has each layer at its own, with
         `agreed` True
-    single : whether single layers are truncated too
+    single : layers that are also truncated alone
 
     Returns
     -------
@@ -109,6 +109,7 @@ def curves(
     normalisation ("normalisation kept", "normalisation retuned"), accuracy, agreed. Ranks beyond a layer's neurons are
     left out; "without them" is always retuned. The untouched network is the row with layer "all layers", rank -1.
     """
+    single = list(single)
     names, (shown, tune) = layers(network), (upto(network, part) for part in (test.images, tuning))
     labels = test.labels.to(next(iter(shown.values())).device)
 
@@ -132,7 +133,7 @@ def curves(
         if rank <= max(most.values()):
             chosen = {layer: min(rank, most[layer]) for layer in names}
             rows += measured(ALL, chosen, {"rank": rank, "agreed": False})
-        for layer in names if single else ():
+        for layer in single:
             if rank <= most[layer]:
                 rows += measured(layer, {layer: rank}, {"rank": rank, "agreed": False})
     if agreed is not None:
