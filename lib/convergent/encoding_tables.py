@@ -45,15 +45,17 @@ def similarities(comparison: es.Comparison, everyone: Sequence[Member], told: pd
     return table.assign(ceiling=both)
 
 
-def cosines(comparison: es.Comparison, everyone: Sequence[Member], encoded: Encodings, n: int = 24) -> pd.DataFrame:
+def cosines(comparison: es.Comparison, everyone: Sequence[Member], encoded: Encodings, n: int = 20) -> pd.DataFrame:
     """Cosines by rank for the first pair of each kind, aligned; of the first pair of all also without alignment.
 
-    Columns kind, role, condition, layer, rank, base, effective_a, effective_b, c1, c2, ...
+    Kinds that have nothing to do with the chapter's own images are left out: the figure would not fit a page. Columns
+    kind, role, condition, layer, rank, base, effective_a, effective_b, c1, c2, ...
     """
-    found, done = [], set()
+    found, done, main = [], set(), everyone[0].task
     pairs = members.kinds(pd.DataFrame(list(comparison.turned), columns=["a", "b"]), everyone)
     for row in pairs.itertuples():
-        if row.kind in done:
+        elsewhere = row.role in (members.ELSEWHERE, members.ACROSS) and main not in row.kind.split(" × ")
+        if row.kind in done or elsewhere:
             continue
         seen = {es.ALIGNED: comparison.turned[row.a, row.b]}
         same_width = all(
@@ -63,7 +65,7 @@ def cosines(comparison: es.Comparison, everyone: Sequence[Member], encoded: Enco
             seen[es.UNALIGNED] = {layer: one.learned for layer, one in encoded[row.a].items()}
         done.add(row.kind)
         for condition, covariances in seen.items():
-            table = es.cosines(covariances, encoded[row.b], n)
+            table = es.cosines(covariances, encoded[row.b], n).round(3)
             ranks = {
                 f"effective_{which}": table.layer.map(
                     {layer: effective_rank(one.learned.values) for layer, one in encoded[name].items()}

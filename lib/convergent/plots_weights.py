@@ -22,6 +22,7 @@ ROLES = {
     members.FEW_TRUE: (PALETTE[5], "^"),
     members.FEW_RANDOM: (PALETTE[3], "v"),
 }
+_MIXED = [members.ACROSS, members.SAME, members.ELSEWHERE, members.OWN]
 _SOURCES = {
     activations.OUTPUTS: (PALETTE[1], "o", "-"),
     activations.INPUTS: (GREY, "s", "-"),
@@ -48,7 +49,7 @@ def _numbers(layers) -> list[str]:
     return [str(layer).removeprefix("layer") for layer in layers]
 
 
-def cosines(table: pd.DataFrame, n: int = 24) -> plt.Figure:
+def cosines(table: pd.DataFrame, n: int = 20) -> plt.Figure:
     """|Cosine| of eigenvectors by rank: a row a pair (and condition), a column a layer; white is the base level 1/√C_in
     or less, black five times that or more. Triangles at the axes: effective ranks.
 
@@ -82,7 +83,8 @@ def cosines(table: pd.DataFrame, n: int = 24) -> plt.Figure:
 
 def dimensions(runs: Mapping[str, pd.DataFrame]) -> plt.Figure:
     """Effective rank against the layer, a line a task: mean over seeds, bars from the lowest to the highest."""
-    figure, axs = plt.subplots(1, len(runs), figsize=(WIDTH, 3.6), sharey=True, squeeze=False)
+    height = 3.0 + 0.26 * max(table.task.nunique() for table in runs.values())
+    figure, axs = plt.subplots(1, len(runs), figsize=(WIDTH, height), sharey=True, squeeze=False)
     for ax, (title, table) in zip(axs[0], runs.items(), strict=True):
         layers = list(dict.fromkeys(table.layer))
         for k, (task, rows) in enumerate(table.groupby("task", sort=False)):
@@ -93,7 +95,7 @@ def dimensions(runs: Mapping[str, pd.DataFrame]) -> plt.Figure:
         ax.set(xlabel="layer", title=wrapped(title, 26))
         ax.set_xticks(range(len(layers)), _numbers(layers))
         ax.set_ylim(bottom=0)
-        ax.legend(fontsize=8, loc="upper left", bbox_to_anchor=(0, -0.22), frameon=False)
+        ax.legend(fontsize=8, loc="upper left", bbox_to_anchor=(-0.1, -0.2), frameon=False)
     axs[0, 0].set_ylabel("effective rank")
     figure.tight_layout()
     return figure
@@ -106,7 +108,12 @@ def similarity(runs: Mapping[str, pd.DataFrame]) -> plt.Figure:
     the error of the scale. Grey dashes: ceiling, two samples of one population. Dotted: not aligned.
     """
     across = [(table.role == members.ACROSS).any() or (table.role == members.OWN).any() for table in runs.values()]
-    shape = {"figsize": (WIDTH, 3.0 * len(runs) + 0.6), "sharey": True, "squeeze": False}
+    kinds = [
+        table[table.role.isin(_MIXED)].kind.nunique() if mixed else 0
+        for table, mixed in zip(runs.values(), across, strict=True)
+    ]
+    heights = [2.9 + (0.17 * max(n, 8) if n else 0) for n in kinds]
+    shape = {"figsize": (WIDTH, sum(heights)), "sharey": True, "squeeze": False, "height_ratios": heights}
     figure, axs = plt.subplots(len(runs), 2, **shape)
     for row, mixed, (title, table) in zip(axs, across, runs.items(), strict=True):
         layers = list(dict.fromkeys(table.layer))
@@ -117,7 +124,7 @@ def similarity(runs: Mapping[str, pd.DataFrame]) -> plt.Figure:
         plain = same[same.condition == UNALIGNED].groupby("layer").value.mean().reindex(layers)
         row[0].plot(range(len(layers)), plain, color=PALETTE[0], linestyle=":", label="true labels, not aligned")
         if mixed:
-            wanted = aligned[aligned.role.isin([members.ACROSS, members.SAME, members.ELSEWHERE, members.OWN])]
+            wanted = aligned[aligned.role.isin(_MIXED)]
             for k, (kind, rows) in enumerate(wanted.groupby("kind", sort=False)):
                 look = {"color": PALETTE[k % 6], "marker": "osD^vPX*<>"[k % 10], "linewidth": 1}
                 _depth(row[1], rows, layers, kind, **look)
@@ -165,7 +172,11 @@ def spectrum(table: pd.DataFrame) -> plt.Figure:
         ax.plot(one["rank"], quantiles(gamma, len(one)), color=GREY, linewidth=1.4)
         ax.axhline(marchenko_pastur_edges(gamma)[1], color=GREY, linestyle="--", linewidth=1)
         ax.set(yscale="log", title=layer)
-        ax.set_ylim(bottom=max(float(one.eigenvalue.min()), 0.02) * 0.7)
+        low, high = max(float(one.eigenvalue.min()), 0.02) * 0.7, float(one.eigenvalue.max()) * 1.4
+        ticks = [tick for tick in (0.1, 0.3, 1, 3, 10, 30, 100, 300, 1000) if low <= tick <= high]
+        ax.set_yticks(ticks, [f"{tick:g}" for tick in ticks])
+        ax.set_yticks([], minor=True)
+        ax.set_ylim(low, max(high, 1.2 * marchenko_pastur_edges(gamma)[1]))
     for ax in axs.flat[len(layers) :]:
         ax.set_visible(False)
     for ax in axs[-1]:
@@ -216,10 +227,11 @@ def truncations(runs: Mapping[str, pd.DataFrame], agreements: Mapping[str, pd.Da
                 ax.plot(by, markersize=4, linewidth=1.3, **look)
             for level in (whole, table.guess.iloc[0]):
                 ax.axhline(level, color=GREY, linestyle="--", linewidth=1)
-            if layer in agreed:
+            if layer in agreed and agreed[layer] > 0:  # a logarithmic axis has no place for none
                 ax.axvline(agreed[layer], color=GREY, linewidth=1)
             ax.set_xscale("log", base=2)
             ax.set_xticks([1, 8, 64], ["1", "8", "64"])
+            ax.set_xlim(0.8, 160)
             ax.minorticks_off()
             ax.set_title(layer, fontsize=10)
             ax.set_ylim(0, 1)
