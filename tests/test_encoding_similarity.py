@@ -158,8 +158,12 @@ def test_agreement_is_the_rank_up_to_which_most_eigenvectors_have_a_partner():
     assert es.agreement(one, one) == 6
     assert es.agreement(one, other) == 5  # three of five are most, three of six are not
     assert es.agreement(one, one._replace(values=one.values[:0], vectors=axes[:, :0])) == 0
-    swapped = one._replace(vectors=axes[:, [1, 0, 2, 3, 5, 4]])
+    swapped = one._replace(vectors=axes[:, [1, 0, 2, 3, 5, 4]].contiguous())
     assert es.agreement(one, swapped) == 6  # ranks may change places
+    few = wc.Covariance(torch.ones(1, dtype=torch.float64), torch.eye(16, 1, dtype=torch.float64), 50)
+    for cosine, rank in ((0.6, 1), (0.4, 0)):  # five base levels of 16 inputs would be more than one
+        vector = torch.eye(16, 2, dtype=torch.float64) @ torch.tensor([[cosine], [(1 - cosine**2) ** 0.5]]).double()
+        assert es.agreement(few, few._replace(vectors=vector)) == rank
 
 
 @smoke

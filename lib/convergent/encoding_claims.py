@@ -137,7 +137,8 @@ def numbers(
         "rank_second": of_true.effective_rank.mean().iloc[1],
         "rank_last": of_true.effective_rank.mean().iloc[-1],
         "share": of_true.share.mean().mean(),
-        "random_ratio": (dimensions.random / dimensions.expected).mean(),
+        # A layer in which every direction was learned has no others to average.
+        "random_ratio": (dimensions.random / dimensions.expected)[dimensions.random > 0].mean(),
     }
     lead = leading(cosines).groupby("condition").value.mean()
     found |= {"lead_aligned": lead[ALIGNED], "lead_unaligned": lead[UNALIGNED], "lead_base": lead["5 base levels"] / 5}

@@ -291,14 +291,16 @@ def cosines(seen: Mapping[str, Covariance], other: Mapping[str, Encoding], n: in
 
 def agreement(seen: Covariance, other: Covariance) -> int:
     """Up to which rank two covariances agree: the largest k such that most of the k leading eigenvectors of `seen` have
-    one among the learned eigenvectors of `other` with a cosine above five times the base level, 5 / √C_in.
+    one among the learned eigenvectors of `other` with a cosine above five times the base level, 5 / √C_in, or above
+    one half where that is less.
 
-    The threshold is that of the darkest colour of Guth & Ménard (2024, Fig. 3).
+    Five base levels are the darkest colour of Guth & Ménard (2024, Fig. 3). With 30 inputs, as in a first layer, that
+    would be a cosine of 0.91, which hardly any estimate from few neurons reaches.
     """
     if 0 in (len(seen.values), len(other.values)):
         return 0
     best = product(seen.vectors.T, other.vectors).abs().amax(1)
-    found = (best > 5 / len(other.vectors) ** 0.5).double()
+    found = (best > min(5 / len(other.vectors) ** 0.5, 0.5)).double()
     ranks = torch.arange(1, len(found) + 1, device=found.device)
     most = (found.cumsum(0) > ranks / 2).nonzero()
     return int(most[-1]) + 1 if len(most) else 0
