@@ -59,6 +59,7 @@ bench: .venv-bench/installed
 zoo: .venv/installed
 	@echo "== Training the networks of data/zoo"
 	$(RUN) -m convergent.zoo
+	$(RUN) -m convergent.encodings
 
 clean:
 	@echo "== Removing what was built (.venv, .venv-bench and data/cache stay)"

@@ -9,6 +9,6 @@ from pathlib import Path
 
 HERE = Path(__file__).parent
 
-for script, options in (("cave", []), ("training", []), ("alignment", []), ("metrics", sys.argv[1:])):
+for script, options in (("cave", []), ("training", []), ("alignment", []), ("weights", []), ("metrics", sys.argv[1:])):
     print(f"== {script}", flush=True)
     subprocess.run([sys.executable, HERE / f"{script}.py", *options], check=True)

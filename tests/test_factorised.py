@@ -1,10 +1,13 @@
 """The factorised network: what is frozen is what was measured, and its fast form is a convolution in groups."""
 
+import json
+
 import pytest
 import torch
 from torch.nn.functional import conv2d
 
-from convergent import encodings, factorised, networks, spatial_filters, zoo
+import tiny
+from convergent import encodings, factorised, networks, paths, spatial_filters, zoo
 from convergent.training import Recipe
 
 pytestmark = pytest.mark.smoke
@@ -66,3 +69,24 @@ def test_few_true_labels_and_random_ones_share_their_images(monkeypatch):
     recipes = [next(x for x in rest if isinstance(x, Recipe)) for _, *rest in asked]
     assert [recipe.random_labels for recipe in recipes] == [0, 1, 1]
     assert len({recipe.epochs for recipe in recipes}) == 1
+
+
+def test_shipping_adds_networks_in_half_precision_and_leaves_the_others(tmp_path, monkeypatch):
+    data = tiny.dataset(name="cave")
+    monkeypatch.setattr(encodings.images, "load", lambda name: data)
+    monkeypatch.setenv("CONVERGENT_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(paths, "data", lambda: tmp_path / "data")
+    monkeypatch.setattr(encodings, "recipe", lambda *_, **__: tiny.RECIPE)
+    monkeypatch.setattr(encodings, "SHIPPED", [("cave", "few", 0)])
+    folder = tmp_path / "data" / "zoo"
+    folder.mkdir(parents=True)
+    (folder / "manifest.json").write_text(json.dumps([{"file": "other.safetensors", "dataset": "x", "data_hash": ""}]))
+    trained = encodings.trained("factorised_vgg", "cave", "few", progress=False)
+    encodings.build(folder)
+    records = json.loads((folder / "manifest.json").read_text())
+    assert [record["file"] for record in records] == ["other.safetensors", "factorised_vgg-cave-few-seed0.safetensors"]
+    again = encodings.trained("factorised_vgg", "cave", "few", progress=False)
+    assert again.folder == folder
+    for name, weights in again.network.state_dict().items():
+        torch.testing.assert_close(weights, trained.network.state_dict()[name], rtol=1e-3, atol=1e-6)
+    assert (folder / records[1]["file"]).stat().st_size < 0.7 * (trained.folder / trained.record["file"]).stat().st_size

@@ -1,19 +1,31 @@
 """The networks of chapters 9 and 10: one architecture, many things to learn.
 
+`python -m convergent.encodings` trains those that are shipped (or takes them from the cache) into `data/zoo/`.
 Guth & Ménard (2024) train on several image sets, and on labels that mean nothing. Here every network of one
 architecture sees about as many images in training, whatever its image set.
 """
 
+import json
+import re
+import sys
 from dataclasses import replace
+from pathlib import Path
 
-from . import images, zoo
+from . import images, paths, zoo
 from .training import Recipe
 
+# What data/zoo/ holds of them: image set, labels, seed.
+SHIPPED = [
+    *(("cave", labels, seed) for labels in ("true", "random") for seed in (0, 1)),
+    ("cave", "few", 0),
+    *(("cifar10", "true", seed) for seed in (0, 1)),
+]
+
 LABELS = ("true", "few", "random")  # few: the true labels of the images that random labels are learned on
-N_FEW = {"smoke": 500, "laptop": 4_000, "full": 50_000}
+N_FEW = {"smoke": 500, "laptop": 3_000, "full": 50_000}
 # Images seen in training. Random labels take longer to learn (appendix B.3): every image is an exception.
 _SEEN = {"smoke": 4_000, "laptop": 200_000, "full": 4_500_000}
-_SEEN_FEW = {"smoke": 6_000, "laptop": 280_000, "full": 18_000_000}
+_SEEN_FEW = {"smoke": 6_000, "laptop": 180_000, "full": 18_000_000}
 _N_TRAIN = {"cave": images.CAVE_SIZES[0], "cifar10": 50_000}
 _SEEN_VGG = {"smoke": 4_000, "laptop": 160_000, "full": 4_500_000}
 WIDTHS = {"smoke": {"factorised_vgg": 0.5, "": 0.125}, "laptop": {"factorised_vgg": 1.0, "": 0.25}, "full": {"": 1.0}}
@@ -65,14 +77,17 @@ def trained(
     if tier not in zoo.RECIPES:
         raise ValueError(f"tier {tier!r} is not one of {', '.join(zoo.RECIPES)}")
     # Shipped networks of whole sets are found without their images, which a reader may not have.
-    data = dataset if labels == "true" and dataset in _N_TRAIN else images.load(dataset)
-    n_images = _N_TRAIN[dataset] if isinstance(data, str) else len(data.train)
+    by_name = tier == "laptop" and labels == "true" and dataset in _N_TRAIN
+    data = dataset if by_name else images.load(dataset)
+    n_images = _N_TRAIN[dataset] if by_name else len(data.train)
     if labels != "true":
-        few = data.train.sample(min(N_FEW[tier], n_images))
-        title, digest = f"{data.title}, {len(few):,} images", images.content_hash(few, data.test, data.classes)
-        data, n_images = replace(data, train=few, title=title, hash=digest), len(few)
-    elif architecture != "factorised_vgg" or tier == "smoke":
-        n_images = min(n_images, {"smoke": 2_000, "laptop": 20_000}.get(tier, n_images))
+        data = _fewer(data, N_FEW[tier], 1_000)
+        n_images = len(data.train)
+    elif tier == "smoke":
+        data = _fewer(data, 2_000, 500)
+        n_images = len(data.train)
+    elif tier == "laptop" and architecture != "factorised_vgg":
+        n_images = min(n_images, 20_000)
     widths = WIDTHS[tier]
     return zoo.get(
         architecture,
@@ -84,3 +99,28 @@ def trained(
         widths.get(architecture, widths.get("", 1.0)),
         progress,
     )[0]
+
+
+def _fewer(data: images.Dataset, n_train: int, n_test: int) -> images.Dataset:
+    """A part of the images. They are tested after every epoch, which for a few takes longer than to train on them."""
+    train, test = data.train.sample(min(n_train, len(data.train))), data.test.sample(min(n_test, len(data.test)))
+    title = f"{data.title}, {len(train):,} images"
+    return replace(data, train=train, test=test, title=title, hash=images.content_hash(train, test, data.classes))
+
+
+def build(folder: Path) -> None:
+    """Add the factorised networks of `SHIPPED`, in half precision, to the files and the manifest in `folder`."""
+    manifest = folder / "manifest.json"
+    records = {record["file"]: record for record in (json.loads(manifest.read_text()) if manifest.exists() else [])}
+    for dataset, labels, seed in SHIPPED:
+        entry = trained("factorised_vgg", dataset, labels, seed)
+        name = re.sub(r"[^\w-]+", "-", f"factorised_vgg-{dataset}{'' if labels == 'true' else f'-{labels}'}-seed{seed}")
+        if entry.folder != folder:  # shipped before
+            record = zoo.ship(entry, folder, name, half=True)
+            records[record["file"]] = record
+        print(f"{name}: {entry.accuracy:.1%} of test images", flush=True)
+    manifest.write_text(json.dumps(list(records.values()), indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    build(Path(sys.argv[1]) if len(sys.argv) > 1 else paths.data() / "zoo")

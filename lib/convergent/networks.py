@@ -153,6 +153,17 @@ def factorised_vgg(n_classes: int = 10, width: float = 1.0) -> ImageNetwork:
     return ImageNetwork(blocks, n_in, n_classes, head_bias=False)
 
 
+def plain_vgg(n_classes: int = 10, width: float = 1.0) -> ImageNetwork:
+    """The counterpart of `factorised_vgg` whose spatial filters learn: the same channels and poolings, 3x3 filters."""
+    n_in, blocks = 3, {}
+    for i, channels in enumerate((32, 64, 64, 128, 128, 128), start=1):
+        n_out = _scaled(channels, width)
+        steps = [nn.Conv2d(n_in, n_out, 3, padding=1, bias=False), nn.ReLU(), nn.BatchNorm2d(n_out, affine=False)]
+        blocks[f"layer{i}"] = nn.Sequential(*([nn.MaxPool2d(2)] if i in (2, 3, 5) else []), *steps)
+        n_in = n_out
+    return ImageNetwork(blocks, n_in, n_classes, head_bias=False)
+
+
 ARCHITECTURES: dict[str, Callable[..., ImageNetwork]] = {
     "cnn6": cnn6,
     "vgg11": vgg11,
@@ -161,6 +172,7 @@ ARCHITECTURES: dict[str, Callable[..., ImageNetwork]] = {
     "alexnet": alexnet,
     "resnet18": resnet18,
     "factorised_vgg": factorised_vgg,
+    "plain_vgg": plain_vgg,
 }
 
 

@@ -339,6 +339,27 @@ def _verified(record: dict, folder: Path, trajectory: bool) -> Entry | None:
     return Entry(record, folder)
 
 
+def ship(entry: Entry, folder: Path, name: str, trajectory: bool = False, half: bool = False) -> dict:
+    """Copy the files of a trained network to `folder` as `name`, with weights in half precision or as they are.
+
+    Returns the record for the manifest, with the files' hashes.
+    """
+    record = dict(entry.record)
+    for kind in ("file", "trajectory_file"):
+        if kind == "trajectory_file" and not trajectory:  # the cache may have one
+            record = {key: value for key, value in record.items() if not key.startswith(kind)}
+        elif kind in record:
+            suffix = "-trajectory" if kind == "trajectory_file" else ""
+            record[kind] = f"{name}{suffix}.safetensors"
+            shutil.copyfile(entry.folder / entry.record[kind], folder / record[kind])
+    if half:
+        state = load_file(folder / record["file"])
+        weights = {key: value.half() if key.endswith("weight") else value for key, value in state.items()}
+        _save(weights, folder / record["file"])
+        record["file_sha256"] = _sha256(folder / record["file"])
+    return record
+
+
 def build(folder: Path) -> None:
     """Train every network of `SHIPPED` (or take it from the cache) and write files and manifest to `folder`."""
     folder.mkdir(parents=True, exist_ok=True)
@@ -347,15 +368,7 @@ def build(folder: Path) -> None:
         recipe, width = _default(RECIPES["laptop"], name, architecture), _default(WIDTHS["laptop"], architecture)
         wanted = {"architecture": architecture, "width": width, "recipe": asdict(recipe), "dataset": name, "seed": seed}
         _, entry = _cached_or_trained(wanted, name, recipe, trajectory, progress=True)
-        record = dict(entry.record)
-        for kind in ("file", "trajectory_file"):
-            if kind == "trajectory_file" and not trajectory:  # the cache may have one
-                record = {key: value for key, value in record.items() if not key.startswith(kind)}
-            elif kind in record:
-                suffix = "-trajectory" if kind == "trajectory_file" else ""
-                record[kind] = f"{architecture}-{name}-seed{seed}{suffix}.safetensors"
-                shutil.copyfile(entry.folder / entry.record[kind], folder / record[kind])
-        records.append(record)
+        records.append(record := ship(entry, folder, f"{architecture}-{name}-seed{seed}", trajectory))
         print(f"{record['file']}: {record['accuracy']:.1%} of test images, {record['seconds']:.0f} s", flush=True)
     (folder / "manifest.json").write_text(json.dumps(records, indent=1) + "\n")
 

@@ -1,0 +1,205 @@
+"""What the claims of chapter 10 compare: tables of conditions for `claims.weigh`, made from the chapter's tables.
+
+Each gives columns pair (or network), condition, value. Where a claim is about layers, every layer of every pair counts
+for itself ("0 × 1, layer3"), because two seeds alone make one pair.
+"""
+
+from collections.abc import Mapping
+
+import numpy as np
+import pandas as pd
+
+from . import encoding_activations as activations
+from .encoding_networks import ACROSS, FEW_TRUE, RANDOMS, SAME, TRUE_RANDOM
+from .encoding_similarity import ALIGNED, UNALIGNED
+
+Runs = Mapping[str, pd.DataFrame]
+HALF, CHANCE, FIRST_HALF, SECOND_HALF = "half the ceiling", "chance", "first half of layers", "second half of layers"
+
+
+def by_layer(similarities: pd.DataFrame, role: str = SAME) -> pd.DataFrame:
+    """Conditions "aligned", "not aligned", "half the ceiling" and "chance" (twice the error of the scale) for every
+    layer after the first of the pairs of one role."""
+    rows = similarities[similarities.role == role]
+    rows = rows[rows.layer != rows.layer.iloc[0]] if len(rows) else rows
+    rows = rows.assign(pair=rows.a + " × " + rows.b + ", " + rows.layer)
+    aligned = rows[rows.condition == ALIGNED]
+    parts = [rows[["pair", "condition", "value"]]]
+    parts += [aligned.assign(condition=HALF, value=aligned.ceiling / 2)[["pair", "condition", "value"]]]
+    parts += [aligned.assign(condition=CHANCE, value=2 * aligned.error)[["pair", "condition", "value"]]]
+    return pd.concat(parts, ignore_index=True)
+
+
+def leading(cosines: pd.DataFrame) -> pd.DataFrame:
+    """Of two seeds, every layer after the first: the best cosine of the leading eigenvector with the other network's,
+    aligned and not, and five times the base level."""
+    rows = cosines[(cosines.role == SAME) & (cosines["rank"] == 1)]
+    rows = rows[rows.layer != rows.layer.iloc[0]]
+    best = rows.filter(regex=r"^c\d+$").max(axis=1)
+    found = rows.assign(pair=rows.kind + ", " + rows.layer, value=best)
+    bars = found[found.condition == ALIGNED].assign(condition="5 base levels", value=5 * found.base)
+    return pd.concat([found, bars], ignore_index=True)[["pair", "condition", "value"]]
+
+
+def fading(similarities: pd.DataFrame) -> pd.DataFrame:
+    """Similarity across image sets in the first and in the second half of the layers, for every pair of networks."""
+    rows = similarities[(similarities.role == ACROSS) & (similarities.condition == ALIGNED)]
+    return _halves(rows.assign(pair=rows.a + " × " + rows.b))
+
+
+def growing(dimensions: pd.DataFrame) -> pd.DataFrame:
+    """Effective rank in the first and in the second half of the layers, for every network on true labels."""
+    rows = dimensions[~dimensions.task.isin(["random labels", "few images"])]
+    return _halves(rows.assign(pair=rows.network, value=rows.effective_rank))
+
+
+def _halves(rows: pd.DataFrame) -> pd.DataFrame:
+    layers = list(dict.fromkeys(rows.layer))
+    late = rows.layer.isin(layers[len(layers) // 2 :])
+    return rows.assign(condition=np.where(late, SECOND_HALF, FIRST_HALF))[["pair", "condition", "value"]]
+
+
+def classes(dimensions: pd.DataFrame) -> pd.DataFrame:
+    """Effective rank, averaged over layers, of networks with more and with fewer classes: for every two tasks that
+    differ in it, and every seed. Empty where all tasks have as many."""
+    rows = dimensions[~dimensions.task.isin(["random labels", "few images", "your own"])]
+    means = rows.groupby(["task", "seed", "classes"], sort=False).effective_rank.mean().reset_index()
+    both = means.merge(means, on="seed", suffixes=("_more", "_fewer"))
+    both = both[both.classes_more > both.classes_fewer]
+    pair = both.task_more + " and " + both.task_fewer + ", seed " + both.seed.astype(int).astype(str)
+    more = pd.DataFrame({"pair": pair, "condition": "more classes", "value": both.effective_rank_more})
+    fewer = pd.DataFrame({"pair": pair, "condition": "fewer classes", "value": both.effective_rank_fewer})
+    return pd.concat([more, fewer], ignore_index=True)
+
+
+def labels(similarities: pd.DataFrame) -> pd.DataFrame:
+    """Similarity by layer, after the first, for each role that concerns labels; layers take the place of pairs."""
+    rows = similarities[similarities.role.isin([SAME, RANDOMS, TRUE_RANDOM, FEW_TRUE])]
+    rows = rows[(rows.condition == ALIGNED) & (rows.layer != rows.layer.iloc[0])]
+    means = rows.groupby(["layer", "role"], sort=False).value.mean().reset_index()
+    return means.rename(columns={"layer": "pair", "role": "condition"})
+
+
+def accuracies(plain: pd.DataFrame) -> pd.DataFrame:
+    """Accuracy above guessing of the factorised network, and nine tenths of the plain one's, for every seed.
+
+    `plain` has columns seed, network ("factorised", "plain"), accuracy, guess."""
+    wide = plain.assign(value=plain.accuracy - plain.guess).pivot_table(index="seed", columns="network", values="value")
+    parts = {"factorised": wide.factorised, "nine tenths of plain": 0.9 * wide.plain}
+    return pd.concat(
+        [pd.DataFrame({"network": wide.index, "condition": name, "value": part}) for name, part in parts.items()],
+        ignore_index=True,
+    )
+
+
+def explained(sources: pd.DataFrame, metric: str = "procrustes") -> pd.DataFrame:
+    """Alignment of outputs above that with neurons that learned nothing, per pair and layer: conditions of
+    `encoding_activations.sources`, and "half way" between fresh and trained neurons."""
+    rows = sources[(sources.metric == metric) & (sources.role == SAME)]
+    rows = rows.assign(pair=rows.a + " × " + rows.b + ", " + rows.layer)
+    wide = rows.pivot_table(index="pair", columns="condition", values="value", sort=False)
+    half = (wide[activations.OUTPUTS] + wide[activations.FRESH]) / 2
+    extra = pd.DataFrame({"pair": wide.index, "condition": "half way", "value": half.to_numpy()})
+    return pd.concat([rows[["pair", "condition", "value"]], extra], ignore_index=True)
+
+
+def rank_correlation(table: pd.DataFrame, first: str, second: str) -> float:
+    """Spearman's correlation of two columns; 0 where one of them does not vary."""
+    if table[first].nunique() < 2 or table[second].nunique() < 2:
+        return 0.0
+    return float(table[[first, second]].rank().corr().iloc[0, 1])
+
+
+def numbers(
+    dimensions: pd.DataFrame,
+    similarities: pd.DataFrame,
+    cosines: pd.DataFrame,
+    shares: pd.DataFrame,
+    sources: pd.DataFrame,
+) -> dict[str, float]:
+    """What the prose of the chapter reads of one run, from its tables (`shares` as `above_guessing` gives them).
+
+    Means over pairs and over all layers but the first, whose inputs are the same for all networks.
+    """
+    late = similarities[similarities.layer != similarities.layer.iloc[0]]
+    by = late.groupby(["role", "condition"]).value.mean()
+    of_true = dimensions[dimensions.task == dimensions.task.iloc[0]].groupby("layer", sort=False)
+    found = {
+        "aligned": by[SAME, ALIGNED],
+        "unaligned": by[SAME, UNALIGNED],
+        "ceiling": late[(late.role == SAME) & (late.condition == ALIGNED)].ceiling.mean(),
+        "randoms": by[RANDOMS, ALIGNED],
+        "true_random": by[TRUE_RANDOM, ALIGNED],
+        "few_true": by[FEW_TRUE, ALIGNED],
+        "first": similarities[(similarities.role == SAME) & (similarities.condition == ALIGNED)].value.iloc[0],
+        "learned_least": of_true.learned.mean().min(),
+        "learned_most": of_true.learned.mean().max(),
+        "rank_second": of_true.effective_rank.mean().iloc[1],
+        "rank_last": of_true.effective_rank.mean().iloc[-1],
+        "share": of_true.share.mean().mean(),
+        # A layer in which every direction was learned has no others to average.
+        "random_ratio": (dimensions.random / dimensions.expected)[dimensions.random > 0].mean(),
+    }
+    lead = leading(cosines).groupby("condition").value.mean()
+    found |= {"lead_aligned": lead[ALIGNED], "lead_unaligned": lead[UNALIGNED], "lead_base": lead["5 base levels"] / 5}
+    kept = shares.groupby("condition").value.mean()
+    found |= {"kept_retuned": kept["agreed ranks"], "kept": kept["agreed ranks, not retuned"]}
+    found |= {"kept_others": kept["the other ranks"]}
+    same = explained(sources).groupby("condition").value.mean()
+    found |= {
+        "outputs": same[activations.OUTPUTS],
+        "inputs": same[activations.INPUTS],
+        "redrawn": same[activations.LEARNED],
+        "fresh": same[activations.FRESH],
+    }
+    crossed = sources[(sources.metric == "procrustes") & (sources.role == TRUE_RANDOM)]
+    found["outputs_true_random"] = crossed[crossed.condition == activations.OUTPUTS].value.mean()
+    return {name: float(value) for name, value in found.items()}
+
+
+def tests(plain: Runs, dimensions: Runs, similarities: Runs, cosines: Runs, shares: Runs, sources: Runs) -> list[tuple]:
+    """The chapter's claims, each as `claims.weigh` takes it; without those that no run has measured.
+
+    Parameters
+    ----------
+    plain, dimensions, similarities, cosines, sources : title of the run -> the chapter's tables
+    shares : title of the run -> as `encoding_truncation.above_guessing` gives it
+    """
+    by, apart, fades, marked, lead, grows, more, keeps, why = (
+        {run: made(table) for run, table in tables.items()}
+        for made, tables in (
+            (by_layer, similarities),
+            (lambda table: by_layer(table, ACROSS), similarities),
+            (fading, similarities),
+            (labels, similarities),
+            (leading, cosines),
+            (growing, dimensions),
+            (classes, dimensions),
+            (accuracies, plain),
+            (explained, sources),
+        )
+    )
+    where = {name: f"Guth & Ménard 2024, {name}" for name in ("section 2.3", "Fig. 2", "Fig. 3", "Fig. 4")}
+    control, ours, ninth = "(the control)", "(ours)", "nine tenths"
+    fig2, fig3, fig4 = where["Fig. 2"], where["Fig. 3"], where["Fig. 4"]
+    outputs, fresh, learned = activations.OUTPUTS, activations.FRESH, activations.LEARNED
+    rows = [
+        ("frozen filters keep most of the accuracy", where["section 2.3"], keeps, "factorised", "nine tenths of plain"),
+        ("aligned, leading directions of two seeds agree", fig2, lead, ALIGNED, "5 base levels"),
+        ("… without alignment they do not", fig2, lead, "5 base levels", UNALIGNED),
+        ("aligned weights are more alike than weights as they are", fig2, by, ALIGNED, UNALIGNED),
+        ("… and at least half as alike as samples of one population", ours, by, ALIGNED, HALF),
+        ("nearly all accuracy comes from the ranks that agree", fig2, shares, "agreed ranks", ninth),
+        ("… with normalisation as it was", control, shares, "agreed ranks, not retuned", ninth),
+        ("… and more than from the other ranks", control, shares, "agreed ranks", "the other ranks"),
+        ("other images: weights are alike beyond chance", fig4, apart, ALIGNED, CHANCE),
+        ("… and less so with depth", fig4, fades, FIRST_HALF, SECOND_HALF),
+        ("dimension grows with depth", fig3, grows, SECOND_HALF, FIRST_HALF),
+        ("… and with the number of classes", fig3, more, "more classes", "fewer classes"),
+        ("two random labellings are more alike than true × random", fig4, marked, RANDOMS, TRUE_RANDOM),
+        ("two seeds on true labels are more alike than true × random", fig4, marked, SAME, TRUE_RANDOM),
+        ("… as are true labels of few and of all images", control, marked, FEW_TRUE, TRUE_RANDOM),
+        ("trained neurons align outputs more than random ones do", ours, why, outputs, fresh),
+        ("… of which redrawing from the learned covariance keeps half", ours, why, learned, "half way"),
+    ]
+    return [row for row in rows if any({*row[3:]} <= set(table.condition) for table in row[2].values())]
