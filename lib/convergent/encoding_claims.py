@@ -153,7 +153,8 @@ def numbers(
         "fresh": same[activations.FRESH],
     }
     crossed = sources[(sources.metric == "procrustes") & (sources.role == TRUE_RANDOM)]
-    found["outputs_true_random"] = crossed[crossed.condition == activations.OUTPUTS].value.mean()
+    for name, condition in (("outputs", activations.OUTPUTS), ("fresh", activations.FRESH)):
+        found[f"{name}_true_random"] = crossed[crossed.condition == condition].value.mean()
     return {name: float(value) for name, value in found.items()}
 
 
