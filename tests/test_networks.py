@@ -10,7 +10,16 @@ from tiny import assert_same_weights
 
 smoke = pytest.mark.smoke
 every_architecture = pytest.mark.parametrize("name", ARCHITECTURES)
-DEPTHS = {"cnn6": 6, "vgg11": 8, "vgg11-5x5": 8, "vgg11-7x7": 8, "alexnet": 7, "resnet18": 9, "factorised_vgg": 6}
+DEPTHS = {
+    "cnn6": 6,
+    "vgg11": 8,
+    "vgg11-5x5": 8,
+    "vgg11-7x7": 8,
+    "alexnet": 7,
+    "resnet18": 9,
+    "factorised_vgg": 6,
+    "plain_vgg": 6,
+}
 
 
 @pytest.fixture

@@ -212,7 +212,7 @@ def test_the_tier_chooses_recipe_and_width(monkeypatch):
     ("options", "says"),
     [
         ({"tier": "lap"}, "tier 'lap' is not one of smoke, laptop, full"),
-        ({"architecture": "cnn7"}, "the zoo trains cnn6, vgg11, .*, factorised_vgg, not 'cnn7'"),
+        ({"architecture": "cnn7"}, "the zoo trains cnn6, vgg11, .*, factorised_vgg, plain_vgg, not 'cnn7'"),
         ({"architecture": "torchvision:resnet18"}, "Use networks.load for pretrained networks"),
         ({"seeds": []}, "no seeds"),
         ({"width": 0}, "needs width > 0"),

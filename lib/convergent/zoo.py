@@ -12,14 +12,16 @@ import re
 import shutil
 import sys
 import warnings
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from pathlib import Path
 
 import pandas as pd
 import torch
-from filelock import FileLock
+from filelock import FileLock, Timeout
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
@@ -45,6 +47,23 @@ WIDTHS = {
 # What data/zoo/ holds: architecture, image set, seed, whether with its trajectory.
 SHIPPED = [("cnn6", name, seed, seed < 2) for name in ("cave", "cifar10") for seed in range(4)]
 SHIPPED += [("resnet18", "cave", seed, False) for seed in range(4)]
+
+
+_may_train: ContextVar[bool] = ContextVar("may_train", default=True)
+
+
+class NotTrainedError(LookupError):
+    """A network that is neither shipped nor in the cache was asked for where none may be trained."""
+
+
+@contextmanager
+def without_training() -> Iterator[None]:
+    """In this block `get` raises `NotTrainedError` for what it would train, or wait for while it is being trained."""
+    before = _may_train.set(False)
+    try:
+        yield
+    finally:
+        _may_train.reset(before)
 
 
 @dataclass(frozen=True)
@@ -224,13 +243,19 @@ def _cached_or_trained(
     key = hashlib.sha256(json.dumps(wanted, sort_keys=True).encode()).hexdigest()[:16]
     folder = paths.cache() / "zoo" / f"{wanted['architecture']}-{wanted['dataset']}-{wanted['seed']}-{key}"
     folder.mkdir(parents=True, exist_ok=True)
-    # Whoever comes second waits here, and then finds the network made.
-    with FileLock(folder / ".lock"):
+    may_train = _may_train.get()
+    try:  # Whoever comes second waits here, and then finds the network made.
+        held = FileLock(folder / ".lock").acquire(timeout=-1 if may_train else 0)
+    except Timeout as error:
+        raise NotTrainedError(f"{folder.name} is being trained by another process") from error
+    with held:
         record = _record(folder / "record.json")
         if record and ("trajectory_file" in record or not trajectory):
             entry = _verified(record, folder, trajectory)
             if entry is not None:
                 return dataset, entry
+        if not may_train:
+            raise NotTrainedError(f"{folder.name} is neither shipped nor in {paths.cache() / 'zoo'}")
         if isinstance(dataset, str):
             dataset = images.load(dataset)
         if progress and recipe.epochs * min(recipe.n_train or len(dataset.train), len(dataset.train)) > LONG:
