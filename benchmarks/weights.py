@@ -1,8 +1,11 @@
-"""Seconds of each step of chapter 10's comparison of one layer, up to 2,560 inputs and 256 neurons."""
+"""Seconds of each step of chapter 10's comparison of one layer, up to 2,560 inputs and 256 neurons.
+
+Time is the process's own (processor time, summed over threads), so that a busy machine does not change it much.
+"""
 
 import argparse
 from statistics import median
-from time import perf_counter
+from time import process_time
 
 import torch
 
@@ -24,9 +27,9 @@ def steps(n_inputs: int, n_neurons: int) -> dict[str, float]:
     mixed, seconds = seen @ torch.linalg.qr(torch.randn(n_inputs, n_inputs))[0] + 0.3 * other, {}
 
     def timed(name, work):
-        start = perf_counter()
+        start = process_time()
         found = work()
-        seconds[name] = perf_counter() - start
+        seconds[name] = process_time() - start
         return found
 
     cross = timed("second moments", lambda: mixed.T @ seen)
@@ -51,7 +54,7 @@ def main() -> None:
     for n_inputs in options.inputs:
         runs = [steps(n_inputs, max(n_inputs // 10, 8)) for _ in range(options.repeats)]
         shown = {name: median(run[name] for run in runs) for name in runs[0]}
-        print(f"weights, C_in = {n_inputs}: {sum(shown.values()):.2f} s", flush=True)
+        print(f"weights, C_in = {n_inputs}: {sum(shown.values()):.2f} s of processor time", flush=True)
         for name, seconds in shown.items():
             print(f"    {name:22} {seconds:8.3f} s", flush=True)
 

@@ -12,6 +12,7 @@ from conftest import ROOT
 from convergent import claims, encoding_claims, encoding_tables, networks, paths, plots_weights
 from convergent import encoding_activations as activations
 from convergent import encoding_networks as members
+from convergent import encoding_truncation as truncation
 from convergent import interactive_weights as clouds
 from convergent.encoding_similarity import ALIGNED, UNALIGNED
 from convergent.results import read_records
@@ -155,6 +156,18 @@ def test_the_line_of_random_weights_has_their_mean(gamma):
     line = plots_weights.quantiles(gamma, n)
     assert (np.diff(line) <= 0).all()
     assert line.mean() == pytest.approx(max(gamma, 1), rel=0.01)  # the trace C_in over the eigenvalues above zero
+
+
+@smoke
+def test_the_figure_of_truncation_shows_each_layer_that_was_cut_and_all_of_them():
+    about = {"network": "one", "guess": 0.1, "part": truncation.LEADING, "normalisation": truncation.KEPT}
+    rows = [about | {"layer": truncation.ALL, "rank": -1, "agreed": False, "accuracy": 0.9}]
+    for layer in ("layer2", "layer4", "layer6", truncation.ALL):
+        rows += [about | {"layer": layer, "rank": k, "agreed": False, "accuracy": k / 10} for k in (1, 4)]
+    agreed = pd.DataFrame({"layer": LAYERS, "agreed": [0, 5, 5, 5, 5, 5], "learned": 9})
+    figure = plots_weights.truncations({"run": pd.DataFrame(rows)}, {"run": agreed})
+    assert [ax.get_title() for ax in figure.axes] == ["layer2", "layer4", "layer6", truncation.ALL]
+    assert all(ax.lines[1].get_ydata().tolist() == [0.1, 0.4] for ax in figure.axes)
 
 
 @smoke

@@ -98,9 +98,10 @@ def test_a_rotated_copy_has_the_same_weights_when_aligned_and_unrelated_ones_oth
     for layer in es.layers(nets["one"]):
         aligned, other = table.loc[(layer, es.ALIGNED)], table.loc[(layer, es.UNALIGNED)]
         assert aligned.inputs == pytest.approx(1, abs=1e-3)
-        # Eq. 6 is one at a resample. A copy would be above, were it not for directions without variance.
-        assert aligned.cosine > 0.9, layer
-        assert aligned.value > 0.9, layer
+        # The last two layers have 240 positions for 320 inputs: a quarter of the axes cannot be aligned.
+        least = 0.9 if layer < "layer5" else 0.7
+        assert aligned.cosine > least, layer
+        assert aligned.value > least, layer
         assert other.value < 0.35, layer
 
 

@@ -206,7 +206,8 @@ def compare(
     Parameters
     ----------
     networks : name -> network
-    images : that the alignment is measured on
+    images : that the alignment is measured on; where they have fewer positions than a layer has inputs, some axes
+        cannot be aligned, and similarities come out too low
     encodings : of the networks, where they are there already
     pairs : of names; None compares each with each
 

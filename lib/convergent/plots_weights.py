@@ -217,10 +217,10 @@ def truncations(runs: Mapping[str, pd.DataFrame], agreements: Mapping[str, pd.Da
     for row, (title, table) in zip(axs, runs.items(), strict=True):
         table = table[table.network == table.network.iloc[0]]
         names = [name for name in dict.fromkeys(table.layer) if name != truncation.ALL]
-        shown = [names[1], names[len(names) // 2], names[-1], truncation.ALL]
+        shown = [*names[-3:], truncation.ALL]
         whole = table[(table["rank"] == -1) & ~table.agreed].accuracy.iloc[0]
         agreed = agreements[title].set_index("layer").agreed
-        for ax, layer in zip(row, shown, strict=True):
+        for ax, layer in zip(row, shown, strict=False):
             one = table[(table.layer == layer) & (table["rank"] >= 0)]
             for (part, how), look in looks.items():
                 by = one[(one.part == part) & (one.normalisation == how)].set_index("rank").accuracy
