@@ -16,7 +16,7 @@ from convergent.claims import VERDICTS, tosses  # noqa: E402
 from convergent.claims_ledger import Found  # noqa: E402
 from filling import fill, markdown  # noqa: E402
 
-HEAD = ("claim", "run", "what is compared", "difference", "holds in", "by tosses", "verdict")
+HEAD = ("claim", "run", "verdict", "what is compared", "difference", "holds in", "by tosses")
 
 
 class Chapter:
@@ -106,7 +106,8 @@ def _numbers(one: dict) -> str:
     margin = f"<br>by more than {one['margin']:g}" if one["margin"] else ""
     holds = f"{one['n_holds']} of {one['n']} {one['by']}s{margin}"
     verdict = f'<strong class="verdict {one["verdict"].split()[0]}">{one["verdict"]}</strong>'
-    cells = ["<br>".join(sides), difference, holds, f"{tosses(one['n_independent']):.2g}", verdict]
+    luck = tosses(one["n_independent"])
+    cells = [verdict, "<br>".join(sides), difference, holds, "–" if luck is None else f"{luck:.2g}"]
     return "".join(f"<td>{cell}</td>" for cell in cells)
 
 

@@ -114,7 +114,17 @@ def test_pairs_that_share_no_network_count_each_and_few_networks_give_no_interva
         assert np.isnan([low, high]).all()
     low, high, n = claims.interval(pd.Series({"1": 0.1, "2": 0.2}), "pair")  # who is in them, the names do not tell
     assert np.isnan([low, high]).all()
-    assert n == 2
+    assert n is None
+    assert claims.tosses(n) is None
+
+
+def test_networks_with_long_names_make_pairs_too():
+    names = [f"cnn6, the cave, seed {i}" for i in range(3)]
+    pairs = [f"{a} × {b}" for a, b in combinations(names, 2)]
+    expected = over_networks({(0, 1): 0.1, (0, 2): 0.2, (1, 2): 0.4})[1:]
+    assert claims.interval(pd.Series(dict(zip(pairs, (0.1, 0.2, 0.4), strict=True))), "pair") == (*expected, 1)
+    parts = {f"{pair}, layer{i}": v + i - 1.5 for pair, v in zip(pairs, (0.1, 0.2, 0.4), strict=True) for i in (1, 2)}
+    assert claims.interval(pd.Series(parts), "pair") == pytest.approx((*expected, 1))
 
 
 def test_coins_reproduce_a_claim_as_often_as_the_ledger_says_at_most():

@@ -118,49 +118,59 @@ def compared(table: pd.DataFrame, high: str, low: str, margin: float = 0.0) -> d
 
 # --- how sure --------------------------------------------------------------------------------------
 
-_PAIR = re.compile(r"(?:(.*) )?(\w+)-(\w+)(?: .*)?")
+_PAIRS = (re.compile(r"(?:(.*) )?(\w+)-(\w+)(?: .*)?"), re.compile(r"()(.+) × (.+?)(?:, \w+)?"))
 
 
-def interval(values: pd.Series, by: str = "network", level: float = 0.95) -> tuple[float, float, int]:
+def interval(values: pd.Series, by: str = "network", level: float = 0.95) -> tuple[float, float, int | None]:
     """Interval of a mean over networks, or over pairs of them, and how many of the values are independent.
 
     Parameters
     ----------
     values : by name of the network, or of the pair. Of networks "0" and "1" a pair is called "0-1"; words before it
         ("cnn6 0-1") say of which architecture, words after it ("0-1 layer3") which part, and parts of a pair are
-        averaged first
+        averaged first. Networks with longer names make a pair "one × other", or "one × other, layer3"
 
     Returns
     -------
-    (low, high, n_independent) : networks, or pairs no two of which share a network. Pairs of one architecture:
+    (low, high, n_independent) : networks, or pairs no two of which share a network. All pairs of one architecture:
         `certainty.over_networks`. Networks, and pairs that share none: Student's t. Architectures are independent of
         each other, and their variances add. The limits are NaN for fewer than three networks (pairs that share none) of
-        any architecture, and where the names do not tell who is in a pair.
+        any architecture, where pairs are missing, and, as n_independent is None, where names do not tell who is in them
     """
-    named = [_PAIR.fullmatch(str(name)) for name in values.index] if by == "pair" else []
-    if by == "network" or not all(named):
+    if by == "network":
         mean, half, _ = _student(values, level)
-        return (mean - half, mean + half, len(values)) if by == "network" else (math.nan, math.nan, len(values))
+        return mean - half, mean + half, len(values)
+    named = [next(filter(None, (form.fullmatch(str(name)) for form in _PAIRS)), None) for name in values.index]
+    if not all(named):
+        return math.nan, math.nan, None
     keys = pd.MultiIndex.from_tuples([(one[1] or "", one[2], one[3]) for one in named])
     pairs = pd.Series(values.to_numpy(), keys).groupby(level=[0, 1, 2]).mean()
-    parts = []  # of each architecture: share of the pairs, mean, half the interval, degrees of freedom, independent
+    whole, errors, freedoms, independent = 0.0, [], [], 0
     for kind in pairs.index.unique(0):
-        each = pairs[kind]
-        shared = len({name for pair in each.index for name in pair})
-        apart = all(a == b for a, b in each.index)
-        if apart:
-            mean, half, df = _student(each, level)
-        elif shared < 3 or len(each) != shared * (shared - 1) // 2:
-            mean, half, df = each.mean(), math.nan, 1
-        else:
-            mean, low, _ = over_networks(each.to_dict(), level)
-            half, df = mean - low, shared - 1
-        parts.append((len(each) / len(pairs), mean, half, df, len(each) if apart else shared // 2))
-    whole = sum(share * mean for share, mean, *_ in parts)
-    least = min(df for _, _, _, df, _ in parts)  # of all, the wider tail
-    errors = [share * half / stats.t.ppf((1 + level) / 2, df) for share, _, half, df, _ in parts]
-    reach = float(stats.t.ppf((1 + level) / 2, least)) * math.hypot(*errors)
-    return float(whole - reach), float(whole + reach), sum(n for *_, n in parts)
+        mean, half, df, apart = _of_one_architecture(pairs[kind], level)
+        share = len(pairs[kind]) / len(pairs)
+        whole += share * mean
+        errors.append(share * half / stats.t.ppf((1 + level) / 2, df))
+        freedoms.append(df)
+        independent += apart
+    reach = float(stats.t.ppf((1 + level) / 2, min(freedoms))) * math.hypot(*errors)  # of all, the widest tail
+    return float(whole - reach), float(whole + reach), independent
+
+
+def _of_one_architecture(pairs: pd.Series, level: float) -> tuple[float, float, int, int]:
+    """Mean, half its interval, degrees of freedom, and pairs that share no network, of values by (one, other)."""
+    if all(a == b for a, b in pairs.index):  # the first of one architecture with the first of another, and so on
+        return *_student(pairs, level), len(pairs)
+    seen, apart = set(), 0
+    for one, other in pairs.index:
+        if not {one, other} & seen:
+            seen |= {one, other}
+            apart += 1
+    names = {name for pair in pairs.index for name in pair}
+    if len(names) < 3 or len(pairs) != len(names) * (len(names) - 1) // 2:
+        return float(pairs.mean()), math.nan, 1, apart
+    mean, low, _ = over_networks(pairs.to_dict(), level)
+    return mean, mean - low, len(names) - 1, apart
 
 
 def _student(values: pd.Series, level: float) -> tuple[float, float, int]:
@@ -170,13 +180,13 @@ def _student(values: pd.Series, level: float) -> tuple[float, float, int]:
     return float(values.mean()), float(stats.t.ppf((1 + level) / 2, n - 1) * stats.sem(values)), n - 1
 
 
-def tosses(n_independent: int) -> float:
+def tosses(n_independent: int | None) -> float | None:
     """The chance level of "reproduced": how often it is the verdict, at most, when coins are tossed for a claim.
 
     Networks are tossed for one by one. Pairs that share a network do not fall independently; but when all pairs support
-    a claim, those do that share none, and for them coins give 2^-n.
+    a claim, those do that share none, and for them coins give 2^-n. None where it is not known how many those are.
     """
-    return 0.5**n_independent
+    return None if n_independent is None else 0.5**n_independent
 
 
 # --- showing ---------------------------------------------------------------------------------------
