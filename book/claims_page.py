@@ -6,6 +6,7 @@ claim (`convergent.claims_ledger`); nothing is computed here.
 
 import html
 import json
+import math
 import sys
 from pathlib import Path
 
@@ -100,8 +101,9 @@ def _numbers(one: dict) -> str:
         f"{html.escape(one[at])} {one[f'{at}_mean']:.2f} [{one[f'{at}_least']:.2f}, {one[f'{at}_most']:.2f}]"
         for at in ("high", "low")
     ]
-    difference = f"{one['difference']:+.3f}" if one["difference"] is not None else "–"
-    if one["difference_low"] is not None:
+    sides = [side.replace("nan [nan, nan]", "undefined") for side in sides]
+    difference = "–" if math.isnan(one["difference"]) else f"{one['difference']:+.3f}"
+    if not math.isnan(one["difference_low"]):
         difference += f"<br>[{one['difference_low']:+.3f}, {one['difference_high']:+.3f}]"
     margin = f"<br>by more than {one['margin']:g}" if one["margin"] else ""
     holds = f"{one['n_holds']} of {one['n']} {one['by']}s{margin}"

@@ -79,6 +79,14 @@ def test_a_claim_of_the_ledger_brings_its_words_and_all_that_was_found():
     assert found["difference_high"] - found["difference"] == pytest.approx(reach, abs=1e-6)
 
 
+def test_what_is_undefined_in_every_network_supports_no_claim_and_has_no_interval():
+    found = claims.compared(table([0.5, 0.6], [math.nan, math.nan]), "high", "low")
+    assert (found["verdict"], found["n_holds"], found["n_independent"]) == ("not reproduced", 0, None)
+    assert math.isnan(found["difference"])
+    assert math.isnan(found["difference_low"])
+    assert "low nan [nan, nan]; in 0 of 2 networks" in claims.row("c", "s", {"run": found})["run"]
+
+
 def test_a_margin_has_to_be_exceeded():
     for margin, holds in ((0.0, 3), (0.15, 2), (0.35, 1)):
         found = claims.compared(table([0.5, 0.6, 0.9], [0.4, 0.3, 0.5]), "high", "low", margin)
@@ -123,6 +131,8 @@ def test_networks_with_long_names_make_pairs_too():
     pairs = [f"{a} × {b}" for a, b in combinations(names, 2)]
     expected = over_networks({(0, 1): 0.1, (0, 2): 0.2, (1, 2): 0.4})[1:]
     assert claims.interval(pd.Series(dict(zip(pairs, (0.1, 0.2, 0.4), strict=True))), "pair") == (*expected, 1)
+    dashed = pd.Series(dict(zip([pair.replace("×", "–") for pair in pairs], (0.1, 0.2, 0.4), strict=True)))
+    assert claims.interval(dashed, "network") == (*expected, 1), "whatever the column is called"
     parts = {f"{pair}, layer{i}": v + i - 1.5 for pair, v in zip(pairs, (0.1, 0.2, 0.4), strict=True) for i in (1, 2)}
     assert claims.interval(pd.Series(parts), "pair") == pytest.approx((*expected, 1))
 

@@ -97,7 +97,7 @@ def compared(table: pd.DataFrame, high: str, low: str, margin: float = 0.0) -> d
     -------
     dict of by ("network" or "pair"), n, n_holds, verdict, margin; high and low (their names), each with _mean, _least
     and _most over networks (pairs); difference (high less low, mean), difference_low and difference_high (`interval`;
-    None where there is none), and n_independent, see `tosses`
+    NaN where there is none), and n_independent, see `tosses`
     """
     if not {high, low} <= set(table.condition):
         return None
@@ -111,14 +111,13 @@ def compared(table: pd.DataFrame, high: str, low: str, margin: float = 0.0) -> d
     less = (values[high] - values[low]).dropna()
     below, above, independent = interval(less, by)
     found |= {"difference": less.mean(), "difference_low": below, "difference_high": above}
-    numbers = {name: float(value) for name, value in found.items() if isinstance(value, float)}
-    found |= {name: None if math.isnan(value) else value for name, value in numbers.items()}
+    found |= {name: float(value) for name, value in found.items() if isinstance(value, float)}  # NumPy's, to record
     return found | {"n_independent": independent}
 
 
 # --- how sure --------------------------------------------------------------------------------------
 
-_PAIRS = (re.compile(r"(?:(.*) )?(\w+)-(\w+)(?: .*)?"), re.compile(r"()(.+) × (.+?)(?:, \w+)?"))
+_LONG, _SHORT = re.compile(r"()(.+) [×–] (.+?)(?:, \w+)?"), re.compile(r"(?:(.*) )?(\w+)-(\w+)(?: .*)?")
 
 
 def interval(values: pd.Series, by: str = "network", level: float = 0.95) -> tuple[float, float, int | None]:
@@ -128,19 +127,23 @@ def interval(values: pd.Series, by: str = "network", level: float = 0.95) -> tup
     ----------
     values : by name of the network, or of the pair. Of networks "0" and "1" a pair is called "0-1"; words before it
         ("cnn6 0-1") say of which architecture, words after it ("0-1 layer3") which part, and parts of a pair are
-        averaged first. Networks with longer names make a pair "one × other", or "one × other, layer3"
+        averaged first. Networks with longer names make a pair "one × other" (or "one – other"), or "one × other,
+        layer3"; such names are of pairs in a column `network`, too
 
     Returns
     -------
     (low, high, n_independent) : networks, or pairs no two of which share a network. All pairs of one architecture:
         `certainty.over_networks`. Networks, and pairs that share none: Student's t. Architectures are independent of
         each other, and their variances add. The limits are NaN for fewer than three networks (pairs that share none) of
-        any architecture, where pairs are missing, and, as n_independent is None, where names do not tell who is in them
+        any architecture, where pairs are missing, and, as n_independent is None, where names do not tell who is in them or nothing was measured
     """
-    if by == "network":
+    if values.empty:
+        return math.nan, math.nan, None
+    names = values.index.map(str)
+    if by == "network" and not any(map(_LONG.fullmatch, names)):
         mean, half, _ = _student(values, level)
         return mean - half, mean + half, len(values)
-    named = [next(filter(None, (form.fullmatch(str(name)) for form in _PAIRS)), None) for name in values.index]
+    named = [_LONG.fullmatch(name) or _SHORT.fullmatch(name) for name in names]
     if not all(named):
         return math.nan, math.nan, None
     keys = pd.MultiIndex.from_tuples([(one[1] or "", one[2], one[3]) for one in named])
