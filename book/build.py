@@ -30,8 +30,9 @@ from nbclient.exceptions import DeadKernelError
 from papermill.exceptions import PapermillExecutionError
 
 ROOT = Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(ROOT / "lib"))
+sys.path[:0] = [str(ROOT / "lib"), str(ROOT / "book")]
 from convergent.results import TIERS, read_records  # noqa: E402  # this checkout's, whatever is installed
+from prose import GLUE, errors, missing_records, unrecorded_numbers  # noqa: E402, F401  # the last two for tests
 
 _KEPT = 4  # executions of one chapter: of the last few versions, or tiers
 
@@ -51,7 +52,8 @@ def chapters(root: Path) -> list[Path]:
 
 def execution_key(root: Path, notebook: Path, parameters: dict) -> str:
     """Hash of all that an execution depends on: notebook, library, shipped data, tested versions, parameters."""
-    depends = [notebook, root / "constraints.txt", *(root / "lib" / "convergent").glob("*.py")]
+    depends = [notebook, root / "constraints.txt"]
+    depends += [path for path in (root / "lib" / "convergent").iterdir() if path.suffix in (".py", ".yml")]
     for folder in ("zoo", "published"):
         depends += [path for path in (root / "data" / folder).rglob("*") if path.is_file()]
     digest = hashlib.sha256(json.dumps(parameters, sort_keys=True).encode())
@@ -142,75 +144,6 @@ def _failure(notebook: Path, kept: Path, error: PapermillExecutionError) -> str:
     )
 
 
-# --- checks of the prose ---------------------------------------------------------------------------
-
-_GLUE = re.compile(r"\{glue:text\}`([^`:]+)(?::([^`]*))?`")
-_NOT_PROSE = [
-    r"(?ms)^(`{3,}|~{3,})(?!\{)[^\n]*\n.*?^\1",  # code blocks; a directive's body is prose
-    r"(?s)\$\$.*?\$\$|\\begin\{.*?\\end\{\w+\*?\}",
-    r"(?m)^\s*(?:`{3,}|:{3,})\{[^\n]*$",  # a directive's first line ...
-    r"(?m)^\s*:[\w-]+:.*$",  # ... and its options
-    r"(?m)^\s*#+ .*$|^\s*\|[\s:|-]+\|\s*$",  # headings; rules of tables
-    r"(?s)<!--.*?-->|</?\w[^>]*>",
-    r"\{(?!cite)[\w:.-]+\}`[^`]*`|(?<!\})`[^`]+`",  # roles (but citations, which excuse a number) and code
-    r"(?<![\\\w$])\$[^$\n]+\$",
-    r"\]\([^)]*\)|https?://\S+",
-    r"(?i)\b(?:sections?|sec\.|chapters?|figures?|figs?\.|tables?|eqs?\.|equations?|exercises?|arxiv:?|version|python"
-    r"|torch|CC BY)\s*\d[\d.]*\w?(?:(?:\s*(?:,|and|to|–|-)\s*)\d[\d.]*)*",  # numbers that name something
-    r"95\s?%(?=[\s\w-]{0,20}\b(?:interval|confidence|band))",
-]
-_PREDICT = r"(?ms)^(`{3,}|:{3,})\{admonition\}[^\n]*\n:class:[^\n]*\bpredict\b.*?^\1"
-_MEASURED = re.compile(
-    r"(?<![\w.])[-−±]?\d+(?:[.,]\d+)?\s?(?:%|percent|per cent|times|fold|-fold|×(?!\s?\d))(?!\w)|(?<![\w.])\d+\.\d+"
-)
-
-
-def unrecorded_numbers(notebook) -> list[tuple[int, str]]:
-    """Numbers in a notebook's prose that look measured and are typed in, as (cell number from 1, where).
-
-    A measured number comes from `record` by way of ``{glue:text}`name:.2f` ``; typed in, it would go stale.
-    Looked for are decimals ("0.83"), percentages ("83 %", "12 per cent") and factors ("12 times", "3-fold"), in
-    Markdown cells and in the captions and alt texts of figures. Free to be typed in are other integers ("10
-    shapes"), and any number in code spans, code blocks, mathematics, links, headings, options of directives,
-    after a word that makes it a name ("section 2.1", "Fig. 1.2", "Python 3.11"), in "95 % interval", in a box
-    of class `predict` (guesses), and in a sentence or table cell that cites a work (that work's number).
-    """
-    found = []
-    for number, cell in enumerate(notebook["cells"], 1):
-        mystnb = cell["metadata"].get("mystnb", {})
-        texts = [mystnb.get("figure", {}).get("caption", ""), mystnb.get("image", {}).get("alt", "")]
-        if cell["cell_type"] == "markdown":
-            texts = ["".join(cell["source"])]
-        for text in texts:
-            text = re.sub(_PREDICT, " ", text)
-            for pattern in _NOT_PROSE:
-                text = re.sub(pattern, " ", text)
-            for sentence in re.split(r"(?<=[.!?])\s+|\n\s*\n|(?<!\\)\|", text):
-                measured = _MEASURED.search(sentence)
-                if measured and "{cite" not in sentence:
-                    found.append((number, f"{measured[0].strip()!r} in {' '.join(sentence.split())!r:.100}"))
-    return found
-
-
-def missing_records(notebook) -> list[str]:
-    """Names that an executed notebook's prose, captions or alt texts read and that none of its cells recorded."""
-    records = read_records(notebook)
-    names = [name for name, _ in _GLUE.findall(json.dumps(notebook["cells"]))]
-    return [name for name in dict.fromkeys(names) if "::" not in name and name not in records]
-
-
-def _check_prose(executed: dict[Path, Path]) -> None:
-    wrong = []
-    for source, path in executed.items():
-        notebook = nbformat.read(path, 4)
-        for cell, where in unrecorded_numbers(nbformat.read(source, 4)):
-            wrong.append(f"{source.name}, cell {cell}: {where} is typed in; record() it and use {{glue:text}}.")
-        for name in missing_records(notebook):
-            wrong.append(f"{source.name}: prose reads {name!r}, which no cell records.")
-    if wrong:
-        raise BuildError("\n".join(wrong))
-
-
 # --- pages -----------------------------------------------------------------------------------------
 
 
@@ -222,8 +155,6 @@ def lay_out(root: Path, executed: dict[Path, Path], stage: Path) -> None:
         shutil.copy(root / name, stage)
     shutil.copytree(root / "book", stage / "book", ignore=shutil.ignore_patterns("*.py", "__pycache__"))
     shutil.copy(Path(plotly.__file__).parent / "package_data" / "plotly.min.js", stage / "book" / "_static")
-    for script in sorted((root / "book").glob("*_page.py")):
-        _fill_page(script, stage / "book")
     for source, path in executed.items():
         notebook = nbformat.read(path, 4)
         notebook.metadata.pop("papermill", None)  # would be shown on top of the page
@@ -233,13 +164,15 @@ def lay_out(root: Path, executed: dict[Path, Path], stage: Path) -> None:
         for cell in notebook.cells:
             image = cell.metadata.get("mystnb", {}).get("image", {})
             if "alt" in image:  # plain text to MyST-NB: numbers have to be set here
-                image["alt"] = _GLUE.sub(lambda read, r=records: format(r[read[1]], read[2] or ""), image["alt"])
+                image["alt"] = GLUE.sub(lambda read, r=records: format(r[read[1]], read[2] or ""), image["alt"])
         nbformat.write(notebook, stage / source.relative_to(root))
+    for script in sorted((root / "book").glob("*_page.py")):  # of them, the ledger reads the notebooks
+        _fill_page(script, stage / "book")
     (stage / "book" / "execution_times.md").write_text(_execution_times(executed), encoding="utf-8")
 
 
 def _fill_page(script: Path, folder: Path) -> None:
-    """Have a script put numbers and figures from shipped tables into its page."""
+    """Have a script put numbers and figures from shipped tables, or from the chapters beside it, into its page."""
     done = subprocess.run([sys.executable, str(script), str(folder)], capture_output=True, text=True)
     if done.returncode:
         raise BuildError(f"{script.name} failed:\n{done.stderr.strip()}")
@@ -346,7 +279,9 @@ def build(root: Path = ROOT, only: str | None = None, tier: str | None = None, f
         raise BuildError(f"no chapter {only!r}: {', '.join(n.stem for n in chapters(root))}.")
     parameters = {"tier": tier} if tier else {}
     executed = {n: execute(root, n, work / "executed", parameters, force) for n in notebooks}
-    _check_prose(executed)
+    pages = {page.name: page.read_text(encoding="utf-8") for page in sorted((root / "book").glob("*.md"))}
+    if said := errors(executed, pages):
+        raise BuildError("\n".join(said))
     stage = work / "stage"
     lay_out(root, executed, stage)
     if only:

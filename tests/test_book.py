@@ -131,7 +131,7 @@ def test_every_number_that_a_notebook_reads_is_shown(builder, articles):
         cells = nbformat.read(ROOT / f"{name}.ipynb", 4).cells
         prose = [cell.source for cell in cells if cell.cell_type == "markdown"]
         prose += [cell.metadata.get("mystnb", {}).get("figure", {}).get("caption", "") for cell in cells]
-        read = sum(len(builder._GLUE.findall(text)) for text in prose)
+        read = sum(len(builder.GLUE.findall(text)) for text in prose)
         assert read
         assert len(articles[name].select(".pasted-text")) == read
 

@@ -155,12 +155,13 @@ def test_ends_are_the_strongest_pushes_whatever_alignment_they_reached():
 
 def test_claims_are_weighed_by_seed_and_marked_where_nothing_was_run():
     conditions = {"a run": causal_claims.conditions(sweep()), "another": causal_claims.conditions(sweep()).iloc[:0]}
-    row = causal_claims.weigh("c", "s", conditions, (GABOR, ALIGNED), (GABOR, MISALIGNED))
+    row = causal_claims.weigh("causal_gabor_ends", conditions)
     assert row["a run: verdict"] == "reproduced"
     assert row["a run"].endswith("in 3 of 3 networks")
     assert row["another"] == "not made"
     assert "another: verdict" not in row
-    away = causal_claims.weigh("c", "s", conditions, (GABOR, ALIGNED), (GABOR, f"{ALIGNED}, shuffled"))
+    assert row["runs"]["a run"]["n_independent"] == 3
+    away = causal_claims.weigh("controls_gabor_towards", conditions)
     assert away["a run: verdict"] == "not reproduced"
 
 
@@ -171,9 +172,7 @@ def test_costs_of_two_pushes_are_compared_in_networks_that_both_have():
     table.loc[(table.layer == "layer5") & (table.alpha == -5) & (table.control == "none"), "accuracy"] += 0.1
     table = table[(table.layer == "layer1") | (table.seed < 2)]
     found = causal_claims.conditions(table)
-    row = causal_claims.weigh(
-        "c", "s", {"a run": found}, (first, "cost of misalignment"), (fifth, "cost of misalignment")
-    )
+    row = causal_claims.weigh("causal_layers_cost", {"a run": found})
     assert row["a run"].endswith("in 2 of 2 networks")
     assert f"cost of misalignment ({first}) 0.15" in row["a run"]
     each = found.set_index(["push", "network", "condition"]).value

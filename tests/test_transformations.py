@@ -443,4 +443,6 @@ def test_what_mathematics_promises_holds_on_the_chapters_networks(recorded):
     assert recorded["isometry_least"] == 1
     assert recorded["of_permutation_noise"] == pytest.approx(0.5**0.5, abs=0.03)
     assert recorded["same_at_least"] == pytest.approx(1, abs=1e-6)
-    assert {recorded[f"claims_{i}_run1"] for i in (1, 2, 3)} == {"reproduced"}
+    assert {recorded[f"claims_metrics_{i}_run1"] for i in ("cka_losses", "map_losses", "uses_survive")} == {
+        "reproduced"
+    }

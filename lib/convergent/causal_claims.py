@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
-from . import claims
+from . import claims, claims_ledger
 from .under_shift import least_r
 
 # What is pushed towards what, in the order of figures; whatever else a reader pushes comes after.
@@ -231,25 +231,21 @@ def sieve(tables: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=["run", "push", "costs", "shuffled", "step size", "above_guessing", "left"])
 
 
-def weigh(
-    claim: str, source: str, runs: Mapping[str, pd.DataFrame], high: tuple[str, str], low: tuple[str, str]
-) -> dict[str, str]:
-    """How the claim that `high` exceeds `low` fares in each run, network by network: a row for `claims.show`.
+def weigh(name: str, runs: Mapping[str, pd.DataFrame]) -> dict:
+    """How a claim fares in each run, network by network: a row for `claims.show`.
 
     Parameters
     ----------
+    name : id of a claim in `claims.yml` whose `high` and `low` are (push, condition)
     runs : title -> `conditions` of its table; a run that lacks one of the two is marked as not made
-    high, low : (push, condition)
     """
-    row = {"claim": claim, "who says so": source}
+    claim, found = claims_ledger.get(name), {}
+    high, low = claim.high, claim.low
     for run, table in runs.items():
         names = [condition if high[0] == low[0] else f"{condition} ({push})" for push, condition in (high, low)]
-        parts = [table[(table.push == push) & (table.condition == name)] for push, name in (high, low)]
-        both = pd.concat([part.assign(condition=name) for part, name in zip(parts, names, strict=True)])
+        parts = [table[(table.push == push) & (table.condition == what)] for push, what in (high, low)]
+        both = pd.concat([part.assign(condition=what) for part, what in zip(parts, names, strict=True)])
         shared = set(parts[0].network) & set(parts[1].network)
-        if shared:
-            both = both[both.network.isin(shared)]
-            row |= {k: v for k, v in claims.weigh(claim, source, {run: both}, *names).items() if k.startswith(run)}
-        else:
-            row[run] = "not made"
-    return row
+        both = both[both.network.isin(shared)]
+        found[run] = claims.compared(both, *names, claim.margin) or "not made"
+    return claims.row(claim.claim, claim.source, found, name)
