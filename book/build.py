@@ -28,7 +28,7 @@ from papermill.exceptions import PapermillExecutionError
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT / "lib"))
 from convergent.execution import execution_key, kernel_of_this_python  # noqa: E402  # this checkout's, whatever is installed
-from convergent.results import TIERS, read_records  # noqa: E402
+from convergent.results import TIERS, read_records, read_stamp  # noqa: E402
 
 _KEPT = 4  # executions of one chapter: of the last few versions, or tiers
 
@@ -220,7 +220,7 @@ def _execution_times(executed: dict[Path, Path]) -> str:
     rows, total = [], 0.0
     for source, path in executed.items():
         notebook = nbformat.read(path, 4)
-        ran, told = notebook.metadata.papermill, _stamp(notebook)
+        ran, told = notebook.metadata.papermill, read_stamp(notebook)
         tier = ran.parameters.get("tier", "laptop")
         total += ran.duration / 60
         rows.append(
@@ -235,11 +235,6 @@ def _execution_times(executed: dict[Path, Path]) -> str:
         + "\n".join(rows)
         + "\n"
     )
-
-
-def _stamp(notebook) -> dict:
-    outputs = (output for cell in notebook.cells for output in cell.get("outputs", []))
-    return next((o.metadata.provenance for o in outputs if "provenance" in o.get("metadata", {})), {})
 
 
 def make_html(stage: Path, html: Path, strict: bool = True) -> None:

@@ -42,6 +42,11 @@ def hash_of_files(files: Iterable[Path], root: Path, start: bytes = b"") -> str:
     return digest.hexdigest()
 
 
+def hash_of(content) -> str:
+    """SHA-256 of what JSON can hold, in hexadecimal; the order of the names does not matter."""
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+
+
 # --- parts of what one run depends on --------------------------------------------------------------
 
 
@@ -71,7 +76,7 @@ def source_hash(notebook: dict) -> str:
     """Hash of what stands in a notebook's cells; outputs, and the cell that papermill put in, do not count."""
     cells = [c for c in notebook["cells"] if not _PUT_IN & set(c["metadata"].get("tags", []))]
     sources = [[cell["cell_type"], "".join(cell["source"])] for cell in cells]
-    return hashlib.sha256(json.dumps(sources).encode()).hexdigest()[:16]
+    return hash_of(sources)[:16]
 
 
 _PUT_IN = {"injected-parameters", "papermill-error-cell-tag"}

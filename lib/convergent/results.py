@@ -92,6 +92,12 @@ def read_records(notebook) -> dict:
     return records
 
 
+def read_stamp(notebook: Mapping) -> dict[str, str]:
+    """What `stamp` told at the end of an executed notebook; empty where it was not reached."""
+    outputs = (output for cell in notebook["cells"] for output in cell.get("outputs", []))
+    return next((o["metadata"]["provenance"] for o in outputs if "provenance" in o.get("metadata", {})), {})
+
+
 # --- parameters ------------------------------------------------------------------------------------
 
 
