@@ -17,6 +17,7 @@ ROUNDING = 1e-6
 RELATIVE = 1e-3
 SAME, AGREES, DIFFERS, FIRST, SECOND = "same", "agrees", "differs", "only in the first", "only in the second"
 _SEEDS = ("seed", "seeds")
+_RESULTS = ("value", "spread", "chance", "chance_sd", "z", "p", "low", "high")  # never what tells rows apart
 
 
 @dataclass(frozen=True)
@@ -130,8 +131,8 @@ def _table(name: str, a: Side, b: Side, relative: float) -> list[tuple]:
     shared = [column for column in first if column in second]
     measures = [c for c in shared if _measure(first[c]) or c.startswith("n_")]
     keys = [c for c in shared if c not in measures]
-    for column in list(measures):  # such as alpha or depth, where a row is not known without
-        if not (first.duplicated(keys).any() or second.duplicated(keys).any()) and keys:
+    for column in [c for c in measures if c not in _RESULTS]:  # such as alpha, where a row is not known without
+        if keys and not (first.duplicated(keys).any() or second.duplicated(keys).any()):
             break
         measures.remove(column)
         keys.append(column)

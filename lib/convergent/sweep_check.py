@@ -15,6 +15,7 @@ def refused(notebook: Path, sets: list[dict]) -> dict[int, str]:
     ----------
     sets : every parameter of the notebook, for each run
     """
+    execution.skip_grammar_of_addresses()
     import nbformat
 
     source = nbformat.read(notebook, 4)

@@ -67,8 +67,7 @@ def _end_with_the_worker() -> None:
 
 def _make(order: dict, folder: Path) -> None:
     """Execute the notebook and write all files of the run, then give its folder the final name at once."""
-    # A grammar of internet addresses that jsonschema would compile for three seconds, and that no notebook needs.
-    sys.modules["rfc3987_syntax"] = None
+    execution.skip_grammar_of_addresses()
     import papermill
 
     library = execution.library_hash()
