@@ -10,6 +10,7 @@ from . import inputs
 from .folds import fold_sizes, shuffled_images
 from .linear_algebra import one_torch_thread, product
 from .moments import Layer, Pair, rounding
+from .rows import Rows
 from .shuffled import ShuffledPair
 
 
@@ -26,7 +27,8 @@ class Moments:
         their fold, so use batches of a hundred images or more
     seed : of those shuffles
 
-    Memory is 8 bytes times (folds + 2 nulls) * n_units_a * n_units_b, and folds * n_units^2 for each layer.
+    Memory is 8 bytes times (folds + 2 nulls) * n_units_a * n_units_b, and folds * n_units^2 for each layer; with
+    `shuffle` also 4 bytes a stimulus.
 
     Raises
     ------
@@ -38,12 +40,18 @@ class Moments:
         self.sizes = fold_sizes(self.n_stimuli, folds, positions)
         self.positions, self.seed = positions, inputs.whole(seed, "seed", 0)
         self.nulls = inputs.whole(nulls, "nulls", 0)
-        self.fold_of = np.repeat(np.arange(len(self.sizes)), self.sizes)
+        self.shuffle, self.fold_of, self.seen = shuffle, None, Rows()
         if shuffle is not None:
             order = shuffled_images(self.n_stimuli, positions, inputs.whole(shuffle, "shuffle", 0))
-            self.fold_of[order] = self.fold_of.copy()
-        self.seen = np.zeros(self.n_stimuli, bool)
+            self.fold_of = np.empty(self.n_stimuli, np.int32)
+            self.fold_of[order] = np.repeat(np.arange(len(self.sizes)), self.sizes)
         self.a = self.b = None
+
+    def _folds(self, rows: slice) -> np.ndarray:
+        """The fold of each of some rows: without a shuffle, from their numbers alone, however many there are in all."""
+        if self.fold_of is not None:
+            return self.fold_of[rows]
+        return np.searchsorted(np.cumsum(self.sizes), np.arange(rows.start, rows.stop), side="right")
 
     @one_torch_thread()
     def update(self, batch_a: Mapping, batch_b: Mapping, start: int | None = None) -> None:
@@ -65,9 +73,9 @@ class Moments:
             raise ValueError(
                 f"the batch has {n_rows} rows of a and other of b: row i of both must be the same stimulus"
             )
-        start = int(self.seen.nonzero()[0].max(initial=-1)) + 1 if start is None else inputs.whole(start, "start", 0)
+        start = self.seen.end if start is None else inputs.whole(start, "start", 0)
         rows = slice(start, start + n_rows)
-        if rows.stop > self.n_stimuli or self.seen[rows].any():
+        if rows.stop > self.n_stimuli or self.seen.shared(Rows.of(rows)):
             raise ValueError(
                 f"rows {start} to {rows.stop} came before or exceed n_stimuli={self.n_stimuli}: each counts once"
             )
@@ -78,7 +86,7 @@ class Moments:
             self.a, self.b = _Side(a, len(self.sizes)), _Side(b, len(self.sizes))
             self._allocate()
         scaled_a, scaled_b = self.a.scaled(a), self.b.scaled(b)
-        folds = self.fold_of[rows]
+        folds = self._folds(rows)
         for k in np.unique(folds).tolist():
             chosen = torch.from_numpy((folds == k).nonzero()[0]).to(scaled_a.device)
             rows_a, rows_b = scaled_a[chosen], scaled_b[chosen]
@@ -86,7 +94,7 @@ class Moments:
             self.b.add(k, rows_b)
             self.cross[k] += product(rows_a.T, rows_b)
             self._add_nulls(k, rows_a, rows_b, start)
-        self.seen[rows] = True
+        self.seen = self.seen | Rows.of(rows)
 
     def _allocate(self) -> None:
         shape, where = (self.a.n_columns, self.b.n_columns), {"dtype": torch.float64, "device": self.a.device}
@@ -111,13 +119,13 @@ class Moments:
         ------
         ValueError where settings or layers differ, or a stimulus is in both.
         """
-        mine, theirs = ((m.n_stimuli, m.positions, m.nulls, m.seed) for m in (self, other))
-        if mine != theirs or not np.array_equal(self.fold_of, other.fold_of):
+        mine, theirs = ((m.n_stimuli, m.positions, m.nulls, m.seed, m.sizes, m.shuffle) for m in (self, other))
+        if mine != theirs:
             raise ValueError(
                 "the two parts differ in their number of stimuli, positions, folds, shuffle, nulls or seed"
             )
-        if (self.seen & other.seen).any():
-            raise ValueError(f"{int((self.seen & other.seen).sum())} stimuli are in both parts: each counts once")
+        if shared := self.seen.shared(other.seen):
+            raise ValueError(f"{shared} stimuli are in both parts: each counts once")
         if self.a is None or other.a is None:
             return other if self.a is None else self
         merged = object.__new__(Moments)
@@ -151,8 +159,8 @@ class Moments:
         ------
         ValueError while stimuli are missing, or for a layer that did not come or does not vary.
         """
-        if not self.seen.all():
-            raise ValueError(f"{int((~self.seen).sum())} of {self.n_stimuli} stimuli did not come yet")
+        if missing := self.n_stimuli - len(self.seen):
+            raise ValueError(f"{missing} of {self.n_stimuli} stimuli did not come yet")
         x, y = x or self.a.layer(layer_a), y or self.b.layer(layer_b)
         products, corner = self._block(self.cross, layer_a, layer_b, x, y)
         pair = Pair(x, y, products)
