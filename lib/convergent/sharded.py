@@ -57,7 +57,7 @@ class OfNetworks:
 
 @dataclass(frozen=True)
 class OfArray:
-    """Images from an npy file of uint8 (n_images, 3, height, width) that all workers see; only what is asked is read."""
+    """Images of an npy file, uint8 (n_images, 3, height, width), that all workers see; only what is asked is read."""
 
     path: str
 
