@@ -1,6 +1,7 @@
 """Second moments of two networks' layers from a stream of batches: memory does not grow with the number of stimuli."""
 
 from collections.abc import Mapping
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -131,11 +132,11 @@ class Moments:
         merged = object.__new__(Moments)
         merged.__dict__.update(self.__dict__, seen=self.seen | other.seen)
         merged.a, merged.b = self.a.merged(other.a), self.b.merged(other.b)
-        (to_a, by_a), (to_b, by_b) = self.a.moved_from(other.a), self.b.moved_from(other.b)
+        of_a, of_b = self.a.moved_from(other.a), self.b.moved_from(other.b)
 
         def moved(products, counts, sums_a, sums_b):
-            ones = to_a @ products @ to_b.T
-            return ones + (to_a @ sums_a)[:, None] * by_b + by_a[:, None] * (to_b @ sums_b + counts * by_b)
+            sums_a, sums_b = of_a.columns(sums_a), of_b.columns(sums_b) + counts * of_b.shift
+            return of_a.rows(of_b.columns(products)) + sums_a[:, None] * of_b.shift + of_a.shift[:, None] * sums_b
 
         sides = other.a.sums, other.b.sums
         merged.cross = self.cross + torch.stack(
@@ -185,6 +186,34 @@ class Moments:
         (u, t), (v, s) = self.a.centring(layer_a), self.b.centring(layer_b)
         sums_a, sums_b = self.a.sums[:, self.a.slices[layer_a]].sum(0), self.b.sums[:, self.b.slices[layer_b]].sum(0)
         return float(u @ block.sum(0) @ v + (u @ sums_a) * s + t * (v @ sums_b) + self.n_stimuli * t * s)
+
+
+class _Move(NamedTuple):
+    """Columns z become `factors` z + `shift`, and a squared norm also the product of z with a vector of its layer.
+
+    Written out as a matrix this would cost the cube of the number of units at every addition of two parts.
+    """
+
+    factors: Tensor
+    shift: Tensor
+    norms: dict[str, tuple[slice, Tensor]]  # layer -> its columns, the vector
+
+    def of(self, name: str) -> "_Move":
+        """The same for the columns of one layer alone."""
+        columns, vector = self.norms[name]
+        alone = slice(0, columns.stop - columns.start)
+        return _Move(self.factors[columns], self.shift[columns], {name: (alone, vector)})
+
+    def columns(self, values: Tensor) -> Tensor:
+        """The linear part, of the last dimension."""
+        moved = values * self.factors
+        for columns, vector in self.norms.values():
+            moved[..., columns.stop - 1] += values[..., columns.start : columns.stop - 1] @ vector
+        return moved
+
+    def rows(self, values: Tensor) -> Tensor:
+        """The linear part, of the last dimension but one."""
+        return self.columns(values.mT).mT
 
 
 class _Side:
@@ -237,38 +266,37 @@ class _Side:
         for name, columns in self.slices.items():
             self.within[name][k] += product(rows[:, columns].T, rows[:, columns])
 
-    def moved_from(self, other: "_Side") -> tuple[Tensor, Tensor]:
-        """(T, t): columns z of `other` are T z + t around the pilot of this side.
+    def moved_from(self, other: "_Side") -> "_Move":
+        """How columns of `other` become columns around the pilot of this side.
 
         With z = r z' + d, the squared norm is r^2 |z'|^2 + 2 r d.z' + |d|^2: linear in z' and its squared norm.
         """
         self.check({name: torch.empty(0, n) for name, n in other.sizes.items()})
         if list(self.sizes) != list(other.sizes):
             raise ValueError("the two parts name the same layers in another order: collect them in one order")
-        matrix = torch.zeros(self.n_columns, self.n_columns, dtype=torch.float64, device=self.device)
-        vector = torch.zeros(self.n_columns, dtype=torch.float64, device=self.device)
+        where = {"dtype": torch.float64, "device": self.device}
+        move = _Move(torch.zeros(self.n_columns, **where), torch.zeros(self.n_columns, **where), {})
         for name, columns in self.slices.items():
             ratio = other.scale[name] / self.scale[name]
             shift = (other.pilot[name] - self.pilot[name]) / self.scale[name]
-            block = torch.eye(len(shift) + 1, dtype=torch.float64, device=self.device) * ratio
-            block[-1, :-1], block[-1, -1] = 2 * ratio * shift, ratio**2
-            matrix[columns, columns] = block
-            vector[columns] = torch.cat([shift, (shift @ shift)[None]])
-        return matrix, vector
+            move.factors[columns], move.factors[columns.stop - 1] = ratio, ratio**2
+            move.norms[name] = columns, 2 * ratio * shift
+            move.shift[columns] = torch.cat([shift, (shift @ shift)[None]])
+        return move
 
     def merged(self, other: "_Side") -> "_Side":
         """The sums of both, around the pilot of this side."""
-        matrix, vector = self.moved_from(other)
+        move = self.moved_from(other)
         merged = object.__new__(_Side)
         merged.__dict__.update(self.__dict__)
         counts = torch.tensor(other.counts, dtype=torch.float64, device=self.device)
         merged.counts = [a + b for a, b in zip(self.counts, other.counts, strict=True)]
-        merged.sums = self.sums + other.sums @ matrix.T + counts[:, None] * vector
+        merged.sums = self.sums + move.columns(other.sums) + counts[:, None] * move.shift
         merged.within, merged.varies, merged.peaks = {}, {}, {}
         for name, columns in self.slices.items():
-            block, shift = matrix[columns, columns], vector[columns]
-            moved = block @ other.within[name] @ block.T
-            sums = other.sums[:, columns] @ block.T
+            alone, shift = move.of(name), move.shift[columns]
+            moved = alone.rows(alone.columns(other.within[name]))
+            sums = alone.columns(other.sums[:, columns])
             moved += sums[:, :, None] * shift + shift[:, None] * (sums + counts[:, None] * shift)[:, None, :]
             merged.within[name] = self.within[name] + moved
             differs = self.first[name] != other.first[name]
