@@ -325,6 +325,16 @@ def test_a_notebook_that_hangs_is_ended_at_its_time_limit(tmp_path):
     assert list((tmp_path / "out" / "failed").glob("*/log.txt"))
 
 
+def test_a_library_that_is_not_the_sweeps_stops_it_with_one_message(tmp_path, monkeypatch):
+    source = notebook(tmp_path / "tiny.ipynb", WORK, TOLD)
+    monkeypatch.setattr(
+        "convergent.execution.library_hash", lambda: "another one"
+    )  # here, not in the processes of runs
+    with pytest.raises(SweepError, match="is not the one that the sweep was started with"):
+        sweep(source, [{"x": 1}, {"x": 2}], tmp_path / "out", LOCAL, lambda line: None)
+    assert times_made(tmp_path) == {}
+
+
 def test_after_ctrl_c_finished_runs_stay_and_nothing_goes_on(tmp_path):
     notebook(tmp_path / "tiny.ipynb", WORK, TOLD)
     runs = [{"x": 1}, {"x": 2, "kind": "hang"}]

@@ -214,6 +214,12 @@ def _follow(futures: dict, arrived: queue.Queue, slots: int, out: Path, outcome:
         ended = _ended(future, order)
         if ended["status"] == "full":
             raise SweepError(_full(out, ended["error"]))
+        if ended["status"] == "changed":
+            raise SweepError(
+                f"the library on {ended['error']} is not the one that the sweep was started with: it changed since, or "
+                "that worker has another version. Finished runs are kept; install the same one everywhere and give the "
+                "command again"
+            )
         title = ", ".join(f"{name}={value}" for name, value in order["chosen"].items()) or "the notebook's defaults"
         if ended["status"] == "done":
             outcome.made += 1

@@ -72,10 +72,7 @@ def _make(order: dict, folder: Path) -> None:
 
     library = execution.library_hash()
     if library != order["parts"]["library"]:
-        raise RuntimeError(
-            "the library here is not the one that the sweep was started with: it changed since, or the worker has "
-            "another version. Install the same one, and give the command again"
-        )
+        os._exit(sweep_runs.CHANGED)
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir()
     started, clock = datetime.now(UTC), time.monotonic()

@@ -17,6 +17,7 @@ from pathlib import Path
 
 POLL = 0.5  # seconds between two looks at a running child
 FULL = 28  # how a child ends whose disk is full, when it cannot write down why
+CHANGED = 29  # how it ends where the library is not that of the sweep: so will every other run
 _THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMEXPR_NUM_THREADS")
 
 
@@ -94,7 +95,8 @@ def make(order: dict) -> dict:
 
     Returns
     -------
-    dict with `status` ("done", "failed", "stopped", "full" for a full disk), `seconds` and `error`, one paragraph
+    dict with `status` ("done", "failed", "stopped", "full" for a full disk, "changed" for a library that is not that of
+    the sweep), `seconds` and `error`, one paragraph
     """
     out, name = Path(order["out"]), order["name"]
     if not Path(order["notebook"]).is_file():
@@ -168,6 +170,8 @@ def _outcome(order: dict, code: int) -> dict:
         return {"status": "done", "error": ""}
     if code == FULL:
         return {"status": "full", "error": f"No space left on device: {out}"}
+    if code == CHANGED:
+        return {"status": "changed", "error": platform.node()}
     said = out / "unfinished" / f"{name}.outcome.json"
     if said.is_file():
         error = json.loads(said.read_text(encoding="utf-8"))["error"]
