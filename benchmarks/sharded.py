@@ -2,8 +2,7 @@
 
 python benchmarks/sharded.py [--publish]
 
-The stimuli are those of `arrays`, drawn block by block on the workers. Every row has a cluster of its own, so that the
-memory of a worker is that of this collection alone.
+The stimuli are those of `arrays`, drawn block by block on the workers.
 """
 
 import argparse
@@ -13,6 +12,7 @@ import resource
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 os.environ |= dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")  # before NumPy
@@ -58,28 +58,30 @@ def _usage() -> tuple[float, float]:
     return used.ru_maxrss / (2**20 if sys.platform == "darwin" else 2**10), used.ru_utime + used.ru_stime
 
 
-def timed(n: int, n_workers: int) -> dict:
-    """One collection on a fresh cluster."""
+def collections(n_workers: int, sizes: list[int]) -> Iterator[dict]:
+    """One collection after another on one cluster; `memory_mib` is the most that a worker held until then.
+
+    So give sizes in ascending order: what is flat then is flat.
+    """
     about = {"threads_per_worker": 1, "memory_limit": 0, "dashboard_address": None, "host": "127.0.0.1"}
     with LocalCluster(n_workers=n_workers, **about) as cluster, Client(cluster) as client:
         client.register_plugin(_Path(str(HERE), str(HERE.parent / "lib")))
         sharded.collect(Rows(), SHARD * n_workers, client, shard=SHARD)  # nothing is loaded on the clock
-        before = client.run(_usage)
-        start = time.perf_counter()
-        sharded.collect(Rows(), n, client, folds=FOLDS, shard=SHARD)
-        seconds = time.perf_counter() - start
-        after = client.run(_usage)
-    busy = sum(after[worker][1] - before[worker][1] for worker in after)
-    return {
-        "what": "collection",
-        "stimuli": n,
-        "workers": n_workers,
-        "shards": -(-n // SHARD),
-        "seconds": seconds,
-        "busy_seconds": busy,
-        "memory_mib": max(most for most, _ in after.values()),
-        "memory_before_mib": max(most for most, _ in before.values()),
-    }
+        for n in sizes:
+            before = client.run(_usage)
+            start = time.perf_counter()
+            sharded.collect(Rows(), n, client, folds=FOLDS, shard=SHARD)
+            seconds = time.perf_counter() - start
+            after = client.run(_usage)
+            yield {
+                "what": "collection",
+                "stimuli": n,
+                "workers": n_workers,
+                "shards": -(-n // SHARD),
+                "seconds": seconds,
+                "busy_seconds": sum(after[worker][1] - before[worker][1] for worker in after),
+                "memory_mib": max(most for most, _ in after.values()),
+            }
 
 
 class _Path(WorkerPlugin):
@@ -125,10 +127,12 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3, help="of the comparison of one worker with two, in turn")
     options = parser.parse_args()
     rows = parts()
-    plan = [(TIMED, workers) for _ in range(options.rounds) for workers in (1, 2)]
-    plan += [(n, 2) for n in SIZES]
-    for n, workers in tqdm(plan, desc="collections"):
-        rows.append(timed(n, workers))
+    plan = [(1, [TIMED] * options.rounds), (2, sorted([*SIZES, *[TIMED] * (options.rounds - 1)]))]
+    with tqdm(total=sum(len(sizes) for _, sizes in plan), desc="collections") as bar:
+        for workers, sizes in plan:
+            for row in collections(workers, sizes):
+                rows.append(row)
+                bar.update()
     table = pd.DataFrame(rows).assign(widths="-".join(map(str, WIDTHS)), folds=FOLDS, shard=SHARD)
     print(table.to_string(index=False))
     if options.publish:

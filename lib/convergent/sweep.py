@@ -115,8 +115,10 @@ def sweep(
         try:
             if missing:
                 _make(notebook, missing, out, options, outcome, say)
-        finally:
-            _report(notebook, runs, out, say)
+        except BaseException:
+            _report(notebook, runs, out, say, drawn=False)  # who stops a sweep does not want to wait for figures
+            raise
+        _report(notebook, runs, out, say)
     return outcome
 
 
@@ -277,15 +279,15 @@ def _deaf():
         signal.signal(signal.SIGINT, before)
 
 
-def _report(notebook: Path, runs: list[Run], out: Path, say: Callable) -> None:
+def _report(notebook: Path, runs: list[Run], out: Path, say: Callable, drawn: bool = True) -> None:
     """Write tables and report, where they are not those of these runs already."""
     from . import sweep_tables
 
     try:
-        sweep_tables.renew(notebook.stem, runs, out)
+        sweep_tables.renew(notebook.stem, runs, out, drawn)
     except OSError as error:
         raise SweepError(_full(out, error.strerror)) from error
-    say(f"Table: {out / 'results.csv'} (and .parquet); report: {out / 'report.html'}")
+    say(f"Table: {out / 'results.csv'} (and .parquet)" + (f"; report: {out / 'report.html'}" if drawn else ""))
 
 
 def _full(out: Path, error: str) -> str:

@@ -10,7 +10,7 @@ import pandas as pd
 
 from . import plots
 
-MOST = 60  # numbers that get a figure, in the order in which the notebook recorded them
+MOST = 40  # numbers that get a figure, in the order in which the notebook recorded them
 _STYLE = """
 body { font: 16px/1.5 system-ui, sans-serif; max-width: 64rem; margin: 2rem auto; padding: 0 1rem }
 body { color: #222; background: #fff }

@@ -102,6 +102,8 @@ def make(order: dict) -> dict:
     if not Path(order["notebook"]).is_file():
         lacks = f"the worker on {platform.node()} does not see {order['notebook']}: --out must lie on a file system "
         return {"status": "failed", "seconds": 0.0, "error": f"{lacks}that all workers share"}
+    if Path(order["stop"]).exists():
+        return {"status": "stopped", "seconds": 0.0, "error": "stopped"}
     started = time.monotonic()
     environment = os.environ | dict.fromkeys(_THREADS, str(order["threads"]))
     try:

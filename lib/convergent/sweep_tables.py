@@ -10,8 +10,8 @@ from .sweep_runs import Run
 _OWN = ("run", "name", "value", "text", "status", "seconds", "error", "folder")
 
 
-def renew(title: str, runs: list[Run], out: Path) -> None:
-    """Write all tables and the report, where they do not hold these runs as they are now."""
+def renew(title: str, runs: list[Run], out: Path, drawn: bool = True) -> None:
+    """Write all tables and, where `drawn`, the report, unless they hold these runs as they are now."""
     done, state = sweep_runs.done(out), {}
     for run in runs:
         failed = out / "failed" / run.name / "run.json"
@@ -22,14 +22,16 @@ def renew(title: str, runs: list[Run], out: Path) -> None:
     files = [out / f"{name}.{ending}" for name in ("results", "runs") for ending in ("csv", "parquet")]
     if kept.is_file() and kept.read_text() == json.dumps(state) and all(path.is_file() for path in (*files, report)):
         return
-    from . import sweep_report
-
     about, results, tables = of_runs(runs, out), values(runs, out), kept_tables(runs, out)
     _write(about, out / "runs")
     _write(results, out / "results")
     for name, table in tables.items():
         (out / "tables").mkdir(exist_ok=True)
         _write(table, out / "tables" / name)
+    if not drawn:
+        return
+    from . import sweep_report
+
     whole(report, sweep_report.page(title, about, results, sorted(tables)).encode())
     whole(kept, json.dumps(state).encode())
 
