@@ -95,7 +95,8 @@ def text(found) -> str:
         lines.append(f"  {row.what:<20} {told:.240}")
     if len(found.values):
         counts = found.values.verdict.value_counts()
-        lines += ["", "Recorded values: " + ", ".join(f"{n} {verdict}" for verdict, n in counts.items())]
+        plural = {"agrees": "agree", "differs": "differ"}
+        lines += ["", "Recorded values: " + ", ".join(f"{n} {plural.get(v, v)}" for v, n in counts.items())]
         for row in found.values[~found.values.verdict.isin(["same", "agrees"])].itertuples():
             gap = "" if row.difference is None else f"  by {row.difference:+.3g}, tolerance {row.tolerance:.2g}"
             lines.append(f"  {row.verdict}: {row.name}  {_short(row.a)} | {_short(row.b)}{gap}")

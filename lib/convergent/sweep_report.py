@@ -83,7 +83,8 @@ def _numbers(results: pd.DataFrame, varying: list[str]) -> str:
     told = f"across: {x}" + (f"; colours: {colour}" if colour else "") + (f"; panels: {column}" if column else "")
     rest = [name for name in varying if name not in (x, colour, column)]
     told += f"; lines are means over {', '.join(rest)}, dots single runs" if rest else ""
-    figures = "".join(_figure(numbers[numbers.name == name], name, x, colour, column) for name in moving[:MOST])
+    levels = [] if colour is None else list(dict.fromkeys(numbers[colour].map(str)))  # a level keeps its colour
+    figures = "".join(_figure(numbers[numbers.name == n], n, x, colour, column, levels) for n in moving[:MOST])
     more = f"<p>{len(moving) - MOST} more differ: they are in the table.</p>" if len(moving) > MOST else ""
     equal = f"<p>The same in all runs: {html.escape(', '.join(same))}.</p>" if same else ""
     return f"<h2>Numbers</h2><p>{html.escape(told)}.</p>{figures}{more}{equal}"
@@ -104,26 +105,29 @@ def axes_of(numbers: pd.DataFrame, varying: list[str]) -> tuple[str, str | None,
     return x, colour, column
 
 
-def _figure(rows: pd.DataFrame, name: str, x: str, colour: str | None, column: str | None) -> str:
+def _figure(rows: pd.DataFrame, name: str, x: str, colour: str | None, column: str | None, levels: list[str]) -> str:
     panels = [(None, rows)] if column is None else list(rows.groupby(column, sort=False))
     figure, axes = plt.subplots(
         1, len(panels), figsize=(3.2 * len(panels) + 1.3, 2.1), sharey=True, squeeze=False, layout="constrained"
     )
     numeric = pd.api.types.is_numeric_dtype(rows[x])
-    ticks = {value: i for i, value in enumerate(dict.fromkeys(rows[x].map(str)))}
+    ticks = {str(value): value if numeric else i for i, value in enumerate(dict.fromkeys(rows[x]))}
+    shades = dict(zip(levels, plots.PALETTE, strict=False))
     for ax, (value, panel) in zip(axes[0], panels, strict=True):
         groups = [(None, panel)] if colour is None else list(panel.groupby(colour, sort=False))
-        for shade, (label, group) in zip(plots.PALETTE, groups, strict=False):
-            at = group[x] if numeric else group[x].map(str).map(ticks)
+        for level, group in groups:
+            shade = shades.get(str(level), plots.PALETTE[0])
+            at = group[x].map(str).map(ticks)
             ax.plot(at, group.value, "o", ms=3, color=shade, alpha=0.5)
             means = group.value.groupby(at).mean()
-            ax.plot(means.index, means, color=shade, label=None if label is None else str(label))
+            ax.plot(means.index, means, color=shade)
         ax.set_xlabel(x)
         ax.set_title("" if value is None else f"{column} = {value}", loc="left")
-        if not numeric:
+        if len(ticks) <= 8:
             ax.set_xticks(list(ticks.values()), list(ticks))
     if colour is not None:
-        figure.legend(*axes[0, 0].get_legend_handles_labels(), title=colour, loc="outside right center")
+        lines = [plt.Line2D([], [], color=shade) for shade in shades.values()]
+        figure.legend(lines, list(shades), title=colour, loc="outside right center")
     image = io.BytesIO()
     figure.savefig(image, format="png", dpi=110, facecolor="white")
     plt.close(figure)
