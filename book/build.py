@@ -7,17 +7,14 @@ interrupted goes on where it stopped, and a change of prose executes nothing. Th
 """
 
 import argparse
-import hashlib
 import json
 import os
 import re
 import shutil
 import subprocess
 import sys
-import tempfile
 import textwrap
 import time
-from contextlib import contextmanager
 from pathlib import Path
 
 import nbformat
@@ -25,13 +22,13 @@ import papermill
 import plotly
 import yaml
 from filelock import FileLock
-from ipykernel.kernelspec import make_ipkernel_cmd, write_kernel_spec
 from nbclient.exceptions import DeadKernelError
 from papermill.exceptions import PapermillExecutionError
 
 ROOT = Path(__file__).resolve().parents[1]
-sys.path[:0] = [str(ROOT / "lib"), str(ROOT / "book")]
-from convergent.results import TIERS, read_records  # noqa: E402  # this checkout's, whatever is installed
+sys.path[:0] = [str(ROOT / "lib"), str(ROOT / "book")]  # this checkout's, whatever is installed
+from convergent.execution import execution_key, kernel_of_this_python  # noqa: E402
+from convergent.results import TIERS, read_records, read_stamp  # noqa: E402
 from prose import GLUE, errors, missing_records, unrecorded_numbers  # noqa: E402, F401  # the last two for tests
 
 _KEPT = 4  # executions of one chapter: of the last few versions, or tiers
@@ -48,19 +45,6 @@ def chapters(root: Path) -> list[Path]:
     """Notebooks that `_toc.yml` lists, in its order."""
     files = re.findall(r"^\s*-?\s*(?:file|root):\s*(\S+)", (root / "_toc.yml").read_text(encoding="utf-8"), re.M)
     return [path for path in (root / f"{file}.ipynb" for file in files) if path.is_file()]
-
-
-def execution_key(root: Path, notebook: Path, parameters: dict) -> str:
-    """Hash of all that an execution depends on: notebook, library, shipped data, tested versions, parameters."""
-    depends = [notebook, root / "constraints.txt"]
-    depends += [path for path in (root / "lib" / "convergent").iterdir() if path.suffix in (".py", ".yml")]
-    for folder in ("zoo", "published"):
-        depends += [path for path in (root / "data" / folder).rglob("*") if path.is_file()]
-    digest = hashlib.sha256(json.dumps(parameters, sort_keys=True).encode())
-    for path in sorted(filter(Path.is_file, depends)):
-        digest.update(path.relative_to(root).as_posix().encode() + b"\0")
-        digest.update(hashlib.sha256(path.read_bytes()).digest())
-    return digest.hexdigest()[:16]
 
 
 def execute(root: Path, notebook: Path, folder: Path, parameters: dict | None = None, force=False) -> Path:
@@ -88,7 +72,7 @@ def execute(root: Path, notebook: Path, folder: Path, parameters: dict | None = 
 def _papermill(notebook: Path, output: Path, parameters: dict) -> None:
     quiet = {} if sys.stderr.isatty() else {"mininterval": 10}
     try:
-        with _kernel_of_this_python():
+        with kernel_of_this_python(CONVERGENT_BOOK="1"):  # they know that they make pages
             papermill.execute_notebook(
                 notebook,
                 output,
@@ -105,32 +89,6 @@ def _papermill(notebook: Path, output: Path, parameters: dict) -> None:
         raise BuildError(
             f"{notebook.name}: its process was ended from outside, most often for want of memory."
         ) from error
-
-
-@contextmanager
-def _kernel_of_this_python():
-    """Have kernels named python3 run this interpreter, whatever kernels the reader has installed.
-
-    They know that they make pages (`CONVERGENT_BOOK`), and do not warn about the plain TCP that Jupyter speaks
-    inside one machine.
-    """
-    before = os.environ.get("JUPYTER_PATH")
-    with tempfile.TemporaryDirectory() as folder:
-        write_kernel_spec(
-            Path(folder) / "kernels" / "python3",
-            {
-                "env": {"CONVERGENT_BOOK": "1"},
-                "argv": [*make_ipkernel_cmd(), "--log-level=ERROR"],
-            },
-        )
-        os.environ["JUPYTER_PATH"] = os.pathsep.join(filter(None, [folder, before]))
-        try:
-            yield
-        finally:
-            if before is None:
-                del os.environ["JUPYTER_PATH"]
-            else:
-                os.environ["JUPYTER_PATH"] = before
 
 
 def _failure(notebook: Path, kept: Path, error: PapermillExecutionError) -> str:
@@ -194,7 +152,7 @@ def _execution_times(executed: dict[Path, Path]) -> str:
     rows, total = [], 0.0
     for source, path in executed.items():
         notebook = nbformat.read(path, 4)
-        ran, told = notebook.metadata.papermill, _stamp(notebook)
+        ran, told = notebook.metadata.papermill, read_stamp(notebook)
         tier = ran.parameters.get("tier", "laptop")
         total += ran.duration / 60
         rows.append(
@@ -209,11 +167,6 @@ def _execution_times(executed: dict[Path, Path]) -> str:
         + "\n".join(rows)
         + "\n"
     )
-
-
-def _stamp(notebook) -> dict:
-    outputs = (output for cell in notebook.cells for output in cell.get("outputs", []))
-    return next((o.metadata.provenance for o in outputs if "provenance" in o.get("metadata", {})), {})
 
 
 def make_html(stage: Path, html: Path, strict: bool = True) -> None:

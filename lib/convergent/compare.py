@@ -10,10 +10,11 @@ from tqdm import tqdm
 
 from . import inputs, kernels, mappings, ridge, similarity
 from .comparison_file import ComparisonFile
-from .comparison_sources import Activations, Stream
+from .comparison_sources import Activations, Collected, Stream
 from .linear_algebra import one_torch_thread, workers
 from .moments import Pair
 from .shuffled import ShuffledPair
+from .stream import Moments
 
 BOTH = "both"
 DIRECTIONS = ("a to b", "b to a")
@@ -142,7 +143,38 @@ def compare(
         source = Activations(a, b, layers, plan, images)
     settings = {**plan, "alpha": alpha, "score": score, "bootstrap": bootstrap, "source": type(source).__name__}
     store = ComparisonFile(file, settings, source.content) if file is not None else None
-    rows = [] if store is None else store.rows
+    return _table(source, plan, options, bootstrap, store, progress)
+
+
+def of_moments(
+    moments: Moments,
+    metrics: Sequence[str] = ("linear", "procrustes", "soft_matching"),
+    *,
+    alpha: float | str = 1.0,
+    score: str = "pearson",
+    progress: bool = True,
+) -> pd.DataFrame:
+    """`compare` of two networks whose moments were collected before, with their folds and shuffles.
+
+    Parameters
+    ----------
+    moments : complete, as `sharded.collect` or `stream.Moments` gives them
+    metrics, alpha, score : as in `compare`; metrics of neighbours and distances need activations
+
+    Raises
+    ------
+    ValueError as `compare`, and while stimuli are missing.
+    """
+    metrics = [inputs.one_of(name, "metrics", METRICS) for name in ([metrics] if isinstance(metrics, str) else metrics)]
+    _needs_activations([name for name in metrics if name in _KERNELS], 0)
+    inputs.one_of(score, "score", ("pearson", "r2"))
+    options = _Options(alpha if alpha == "cv" else inputs.number(alpha, "alpha", 0), score)
+    plan = {"metrics": metrics, "nulls": moments.nulls}
+    return _table(Collected(moments, plan), plan, options, 0, None, progress)
+
+
+def _table(source, plan, options, bootstrap, store, progress) -> pd.DataFrame:
+    metrics, rows = plan["metrics"], [] if store is None else store.rows
     done = {(row["layer_a"], row["layer_b"]) for row in rows}
     todo = [(la, lb) for lb in source.layers_b for la in source.layers_a if (la, lb) not in done]
     with workers(source.device) as each, tqdm(total=len(todo), disable=not progress, desc="pairs of layers") as bar:
@@ -150,7 +182,7 @@ def compare(
             source.prepare(each, None if options.alpha == "cv" else options.alpha)
         for lb in source.layers_b:
             names = [la for la, other in todo if other == lb]
-            shuffled = source.shuffles(lb, nulls) if names else None
+            shuffled = source.shuffles(lb, plan["nulls"]) if names else None
             work = [(la, lb) for la in names]
             for found in each(
                 lambda pair, s=shuffled: _compare_pair(source, *pair, s, metrics, options, bootstrap), work

@@ -131,36 +131,15 @@ class Activations:
             yield Pair(Layer.of(X, self.counts, la), Layer.of(Y, self.counts, lb))
 
 
-class Stream:
-    """Pairs of layers of two networks from one pass over the images."""
+class Collected:
+    """Pairs of layers of two networks from moments that were collected, here or on many machines."""
 
-    def __init__(self, a, b, images, layers, plan, reading, progress):
-        if images is None:
-            raise ValueError("two networks need images=, a tensor (n_images, 3, height, width)")
-        self.networks, self.images, self.reading, self.plan = (a, b), images, reading, plan
-        positions = reading["n_positions"] if reading["spatial"] == "positions" else 1
-        seed, n_images, size = plan["seed"], len(images), reading["batch_size"]
-        self.moments = Moments(n_images * positions, plan["folds"], positions, plan["shuffle"], plan["nulls"], seed)
-        read = {"layers": layers, "seed": seed, "as_numpy": False, **reading}
-        both = zip(*(representations.batches(network, images, **read) for network in (a, b)), strict=True)
-        for (start, rows_a), (_, rows_b) in tqdm(
-            both, total=-(-n_images // size), disable=not progress, desc="batches of images"
-        ):
-            n = min(size, n_images - start)
-            self.moments.update(*(_repeated(rows, n, positions) for rows in (rows_a, rows_b)), start * positions)
-        self.layers_a, self.layers_b = list(self.moments.a.slices), list(self.moments.b.slices)
-        self.device = self.moments.a.device
-        self.sides = [{name: side.layer(name) for name in side.slices} for side in (self.moments.a, self.moments.b)]
-        _warn(self.sides)
-
-    def content(self):
-        """What a file must have been made from, for a hash."""
-        for network in self.networks:
-            for name, tensor in network.state_dict().items():
-                yield name.encode()
-                yield np.ascontiguousarray(tensor.cpu().numpy())
-        yield str(self.reading).encode()
-        yield np.ascontiguousarray(self.images.cpu().numpy())
+    def __init__(self, moments: Moments, plan: dict):
+        self.moments, self.plan = moments, plan
+        self.layers_a, self.layers_b = list(moments.a.slices), list(moments.b.slices)
+        self.device = moments.a.device
+        self.sides = [{name: side.layer(name) for name in side.slices} for side in (moments.a, moments.b)]
+        _warn(self.sides, stacklevel=6)
 
     def prepare(self, each, alpha: float | None) -> None:
         """Nothing: a stream collects what belongs to one layer while it reads."""
@@ -181,6 +160,50 @@ class Stream:
         return self.moments.shuffled(pair, la, lb, i)
 
 
+class Stream(Collected):
+    """Pairs of layers of two networks from one pass over the images."""
+
+    def __init__(self, a, b, images, layers, plan, reading, progress):
+        if images is None:
+            raise ValueError("two networks need images=, a tensor (n_images, 3, height, width)")
+        self.networks, self.images, self.reading = (a, b), images, reading
+        positions = reading["n_positions"] if reading["spatial"] == "positions" else 1
+        seed, n_images, size = plan["seed"], len(images), reading["batch_size"]
+        moments = Moments(n_images * positions, plan["folds"], positions, plan["shuffle"], plan["nulls"], seed)
+        both = of_both((a, b), images, {"layers": layers, "seed": seed, **reading})
+        for first, rows_a, rows_b in tqdm(
+            both, total=-(-n_images // size), disable=not progress, desc="batches of images"
+        ):
+            moments.update(rows_a, rows_b, first)
+        super().__init__(moments, plan)
+
+    def content(self):
+        """What a file must have been made from, for a hash."""
+        for network in self.networks:
+            for name, tensor in network.state_dict().items():
+                yield name.encode()
+                yield np.ascontiguousarray(tensor.cpu().numpy())
+        yield str(self.reading).encode()
+        yield np.ascontiguousarray(self.images.cpu().numpy())
+
+
+def of_both(pair: tuple, images: Tensor, reading: dict, first: int = 0) -> Iterator[tuple[int, dict, dict]]:
+    """(number of the first stimulus, layer -> rows of a, layer -> rows of b), a batch of images at a time.
+
+    Parameters
+    ----------
+    pair : two networks
+    reading : as for `representations.batches`, with `batch_size`
+    first : number of images[0], where `images` are a part of more
+    """
+    positions = reading["n_positions"] if reading["spatial"] == "positions" else 1
+    read = {"as_numpy": False, "first": first, **reading}
+    both = zip(*(representations.batches(network, images, **read) for network in pair), strict=True)
+    for (start, rows_a), (_, rows_b) in both:
+        n = min(reading["batch_size"], len(images) - start)
+        yield (first + start) * positions, *(_repeated(rows, n, positions) for rows in (rows_a, rows_b))
+
+
 def _repeated(rows: dict[str, Tensor], n_images: int, positions: int) -> dict[str, Tensor]:
     """A layer without places says the same of each place."""
     return {
@@ -189,14 +212,14 @@ def _repeated(rows: dict[str, Tensor], n_images: int, positions: int) -> dict[st
     }
 
 
-def _warn(sides: list[dict[str, Layer]]) -> None:
+def _warn(sides: list[dict[str, Layer]], stacklevel: int = 5) -> None:
     inputs.warn_of_constant(
         {
             f"layer {n} of {side}": (x.n_units, x.n_all)
             for layers, side in zip(sides, "ab", strict=True)
             for n, x in layers.items()
         },
-        stacklevel=5,
+        stacklevel=stacklevel,
     )
 
 

@@ -289,6 +289,16 @@ def _user_path(name):
     )
 
 
+def source(name):
+    """Path of the folder or archive that a public set other than the cave is read from; downloaded where absent.
+
+    Raises
+    ------
+    FileNotFoundError as `load`.
+    """
+    return _find(name, _KNOWN[name])
+
+
 def _find(name, known):
     """Path of a named set: in $CONVERGENT_DATA, else in the cache, else downloaded there."""
     supplied = os.environ.get("CONVERGENT_DATA")

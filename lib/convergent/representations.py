@@ -106,8 +106,12 @@ def batches(
     seed: int = 0,
     batch_size: int = 250,
     as_numpy: bool = True,
+    first: int = 0,
 ) -> Iterator[tuple[int, dict[str, np.ndarray | Tensor]]]:
     """What `extract` gives, a batch of images at a time: (number of the first image, layer -> rows).
+
+    `first` is the number of images[0] where `images` are a part of more: which places of an image are kept follows
+    from its number.
 
     Raises
     ------
@@ -139,7 +143,7 @@ def batches(
                     raise ValueError(f"layer {name!r} gives {tuple(output.shape)}: choose one of 2 to 4 dimensions")
                 if grid and output.ndim == 4 and max(output.shape[2:]) > grid:
                     output = adaptive_avg_pool2d(output, grid)
-                part = _rows(output, spatial, n_positions, seed, start).float()
+                part = _rows(output, spatial, n_positions, seed, first + start).float()
                 rows[name] = part.cpu().numpy() if as_numpy else part
         yield start, rows
 

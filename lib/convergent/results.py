@@ -92,6 +92,12 @@ def read_records(notebook) -> dict:
     return records
 
 
+def read_stamp(notebook: Mapping) -> dict[str, str]:
+    """What `stamp` told at the end of an executed notebook; empty where it was not reached."""
+    outputs = (output for cell in notebook["cells"] for output in cell.get("outputs", []))
+    return next((o["metadata"]["provenance"] for o in outputs if "provenance" in o.get("metadata", {})), {})
+
+
 # --- parameters ------------------------------------------------------------------------------------
 
 
@@ -120,10 +126,10 @@ def check_parameters(**allowed) -> None:
     types, injected = _declared(shell.user_ns["In"])
     for name in (*injected, *allowed):
         if name not in types:
-            raise ValueError(f"unknown parameter {name!r}.{_nearest(name, types)} Parameters: {', '.join(types)}.")
+            raise ValueError(f"unknown parameter {name!r}.{nearest(name, types)} Parameters: {', '.join(types)}.")
     values = {name: shell.user_ns[name] for name in types}
     for name, value in values.items():
-        _check_type(name, value, types[name])
+        check_type(name, value, types[name])
     for name, choices in allowed.items():
         _check_value(name, values[name], choices)
     _run.update(started=time.time(), parameters=values)
@@ -154,7 +160,8 @@ def _declared(history) -> tuple[dict, list]:
     return types, injected
 
 
-def _check_type(name, value, annotation) -> None:
+def check_type(name, value, annotation) -> None:
+    """Raise TypeError where a value is not of the type that a parameter is declared with ("int", "str | None")."""
     for kind in (part.strip() for part in annotation.split("|")):
         if kind != "None" and kind not in _TYPES:
             raise TypeError(f"parameter {name!r} is declared {annotation}: use int, float, str, bool, or X | None.")
@@ -170,14 +177,15 @@ def _check_value(name, value, choices) -> None:
         if isinstance(choices, range):
             raise ValueError(f"parameter {name} = {value!r}: must lie between {choices[0]} and {choices[-1]}.")
         listed = ", ".join(map(str, choices))
-        raise ValueError(f"parameter {name} = {value!r}: must be one of {listed}.{_nearest(value, choices)}")
+        raise ValueError(f"parameter {name} = {value!r}: must be one of {listed}.{nearest(value, choices)}")
     if not isinstance(choices, Callable):
         raise TypeError(f"allowed values of {name!r}: a container or a function, not {choices!r}.")
     if choices(value) is False:
         raise ValueError(f"parameter {name} = {value!r} is not allowed here.")
 
 
-def _nearest(name, names) -> str:
+def nearest(name, names) -> str:
+    """A sentence that names the nearest of `names`, to end an error with; empty where none is near."""
     close = difflib.get_close_matches(str(name), [str(n) for n in names], n=1)
     return f" Did you mean {close[0]!r}?" if close else ""
 

@@ -1,6 +1,7 @@
 """Second moments of two networks' layers from a stream of batches: memory does not grow with the number of stimuli."""
 
 from collections.abc import Mapping
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -10,6 +11,7 @@ from . import inputs
 from .folds import fold_sizes, shuffled_images
 from .linear_algebra import one_torch_thread, product
 from .moments import Layer, Pair, rounding
+from .rows import Rows
 from .shuffled import ShuffledPair
 
 
@@ -26,7 +28,8 @@ class Moments:
         their fold, so use batches of a hundred images or more
     seed : of those shuffles
 
-    Memory is 8 bytes times (folds + 2 nulls) * n_units_a * n_units_b, and folds * n_units^2 for each layer.
+    Memory is 8 bytes times (folds + 2 nulls) * n_units_a * n_units_b, and folds * n_units^2 for each layer; with
+    `shuffle` also 4 bytes a stimulus.
 
     Raises
     ------
@@ -38,12 +41,18 @@ class Moments:
         self.sizes = fold_sizes(self.n_stimuli, folds, positions)
         self.positions, self.seed = positions, inputs.whole(seed, "seed", 0)
         self.nulls = inputs.whole(nulls, "nulls", 0)
-        self.fold_of = np.repeat(np.arange(len(self.sizes)), self.sizes)
+        self.shuffle, self.fold_of, self.seen = shuffle, None, Rows()
         if shuffle is not None:
             order = shuffled_images(self.n_stimuli, positions, inputs.whole(shuffle, "shuffle", 0))
-            self.fold_of[order] = self.fold_of.copy()
-        self.seen = np.zeros(self.n_stimuli, bool)
+            self.fold_of = np.empty(self.n_stimuli, np.int32)
+            self.fold_of[order] = np.repeat(np.arange(len(self.sizes)), self.sizes)
         self.a = self.b = None
+
+    def _folds(self, rows: slice) -> np.ndarray:
+        """The fold of each of some rows: without a shuffle, from their numbers alone, however many there are in all."""
+        if self.fold_of is not None:
+            return self.fold_of[rows]
+        return np.searchsorted(np.cumsum(self.sizes), np.arange(rows.start, rows.stop), side="right")
 
     @one_torch_thread()
     def update(self, batch_a: Mapping, batch_b: Mapping, start: int | None = None) -> None:
@@ -65,9 +74,9 @@ class Moments:
             raise ValueError(
                 f"the batch has {n_rows} rows of a and other of b: row i of both must be the same stimulus"
             )
-        start = int(self.seen.nonzero()[0].max(initial=-1)) + 1 if start is None else inputs.whole(start, "start", 0)
+        start = self.seen.end if start is None else inputs.whole(start, "start", 0)
         rows = slice(start, start + n_rows)
-        if rows.stop > self.n_stimuli or self.seen[rows].any():
+        if rows.stop > self.n_stimuli or self.seen.shared(Rows.of(rows)):
             raise ValueError(
                 f"rows {start} to {rows.stop} came before or exceed n_stimuli={self.n_stimuli}: each counts once"
             )
@@ -78,7 +87,7 @@ class Moments:
             self.a, self.b = _Side(a, len(self.sizes)), _Side(b, len(self.sizes))
             self._allocate()
         scaled_a, scaled_b = self.a.scaled(a), self.b.scaled(b)
-        folds = self.fold_of[rows]
+        folds = self._folds(rows)
         for k in np.unique(folds).tolist():
             chosen = torch.from_numpy((folds == k).nonzero()[0]).to(scaled_a.device)
             rows_a, rows_b = scaled_a[chosen], scaled_b[chosen]
@@ -86,7 +95,7 @@ class Moments:
             self.b.add(k, rows_b)
             self.cross[k] += product(rows_a.T, rows_b)
             self._add_nulls(k, rows_a, rows_b, start)
-        self.seen[rows] = True
+        self.seen = self.seen | Rows.of(rows)
 
     def _allocate(self) -> None:
         shape, where = (self.a.n_columns, self.b.n_columns), {"dtype": torch.float64, "device": self.a.device}
@@ -111,23 +120,23 @@ class Moments:
         ------
         ValueError where settings or layers differ, or a stimulus is in both.
         """
-        mine, theirs = ((m.n_stimuli, m.positions, m.nulls, m.seed) for m in (self, other))
-        if mine != theirs or not np.array_equal(self.fold_of, other.fold_of):
+        mine, theirs = ((m.n_stimuli, m.positions, m.nulls, m.seed, m.sizes, m.shuffle) for m in (self, other))
+        if mine != theirs:
             raise ValueError(
                 "the two parts differ in their number of stimuli, positions, folds, shuffle, nulls or seed"
             )
-        if (self.seen & other.seen).any():
-            raise ValueError(f"{int((self.seen & other.seen).sum())} stimuli are in both parts: each counts once")
+        if shared := self.seen.shared(other.seen):
+            raise ValueError(f"{shared} stimuli are in both parts: each counts once")
         if self.a is None or other.a is None:
             return other if self.a is None else self
         merged = object.__new__(Moments)
         merged.__dict__.update(self.__dict__, seen=self.seen | other.seen)
         merged.a, merged.b = self.a.merged(other.a), self.b.merged(other.b)
-        (to_a, by_a), (to_b, by_b) = self.a.moved_from(other.a), self.b.moved_from(other.b)
+        of_a, of_b = self.a.moved_from(other.a), self.b.moved_from(other.b)
 
         def moved(products, counts, sums_a, sums_b):
-            ones = to_a @ products @ to_b.T
-            return ones + (to_a @ sums_a)[:, None] * by_b + by_a[:, None] * (to_b @ sums_b + counts * by_b)
+            sums_a, sums_b = of_a.columns(sums_a), of_b.columns(sums_b) + counts * of_b.shift
+            return of_a.rows(of_b.columns(products)) + sums_a[:, None] * of_b.shift + of_a.shift[:, None] * sums_b
 
         sides = other.a.sums, other.b.sums
         merged.cross = self.cross + torch.stack(
@@ -151,8 +160,8 @@ class Moments:
         ------
         ValueError while stimuli are missing, or for a layer that did not come or does not vary.
         """
-        if not self.seen.all():
-            raise ValueError(f"{int((~self.seen).sum())} of {self.n_stimuli} stimuli did not come yet")
+        if missing := self.n_stimuli - len(self.seen):
+            raise ValueError(f"{missing} of {self.n_stimuli} stimuli did not come yet")
         x, y = x or self.a.layer(layer_a), y or self.b.layer(layer_b)
         products, corner = self._block(self.cross, layer_a, layer_b, x, y)
         pair = Pair(x, y, products)
@@ -177,6 +186,34 @@ class Moments:
         (u, t), (v, s) = self.a.centring(layer_a), self.b.centring(layer_b)
         sums_a, sums_b = self.a.sums[:, self.a.slices[layer_a]].sum(0), self.b.sums[:, self.b.slices[layer_b]].sum(0)
         return float(u @ block.sum(0) @ v + (u @ sums_a) * s + t * (v @ sums_b) + self.n_stimuli * t * s)
+
+
+class _Move(NamedTuple):
+    """Columns z become `factors` z + `shift`, and a squared norm also the product of z with a vector of its layer.
+
+    Written out as a matrix this would cost the cube of the number of units at every addition of two parts.
+    """
+
+    factors: Tensor
+    shift: Tensor
+    norms: dict[str, tuple[slice, Tensor]]  # layer -> its columns, the vector
+
+    def of(self, name: str) -> "_Move":
+        """The same for the columns of one layer alone."""
+        columns, vector = self.norms[name]
+        alone = slice(0, columns.stop - columns.start)
+        return _Move(self.factors[columns], self.shift[columns], {name: (alone, vector)})
+
+    def columns(self, values: Tensor) -> Tensor:
+        """The linear part, of the last dimension."""
+        moved = values * self.factors
+        for columns, vector in self.norms.values():
+            moved[..., columns.stop - 1] += values[..., columns.start : columns.stop - 1] @ vector
+        return moved
+
+    def rows(self, values: Tensor) -> Tensor:
+        """The linear part, of the last dimension but one."""
+        return self.columns(values.mT).mT
 
 
 class _Side:
@@ -229,38 +266,37 @@ class _Side:
         for name, columns in self.slices.items():
             self.within[name][k] += product(rows[:, columns].T, rows[:, columns])
 
-    def moved_from(self, other: "_Side") -> tuple[Tensor, Tensor]:
-        """(T, t): columns z of `other` are T z + t around the pilot of this side.
+    def moved_from(self, other: "_Side") -> "_Move":
+        """How columns of `other` become columns around the pilot of this side.
 
         With z = r z' + d, the squared norm is r^2 |z'|^2 + 2 r d.z' + |d|^2: linear in z' and its squared norm.
         """
         self.check({name: torch.empty(0, n) for name, n in other.sizes.items()})
         if list(self.sizes) != list(other.sizes):
             raise ValueError("the two parts name the same layers in another order: collect them in one order")
-        matrix = torch.zeros(self.n_columns, self.n_columns, dtype=torch.float64, device=self.device)
-        vector = torch.zeros(self.n_columns, dtype=torch.float64, device=self.device)
+        where = {"dtype": torch.float64, "device": self.device}
+        move = _Move(torch.zeros(self.n_columns, **where), torch.zeros(self.n_columns, **where), {})
         for name, columns in self.slices.items():
             ratio = other.scale[name] / self.scale[name]
             shift = (other.pilot[name] - self.pilot[name]) / self.scale[name]
-            block = torch.eye(len(shift) + 1, dtype=torch.float64, device=self.device) * ratio
-            block[-1, :-1], block[-1, -1] = 2 * ratio * shift, ratio**2
-            matrix[columns, columns] = block
-            vector[columns] = torch.cat([shift, (shift @ shift)[None]])
-        return matrix, vector
+            move.factors[columns], move.factors[columns.stop - 1] = ratio, ratio**2
+            move.norms[name] = columns, 2 * ratio * shift
+            move.shift[columns] = torch.cat([shift, (shift @ shift)[None]])
+        return move
 
     def merged(self, other: "_Side") -> "_Side":
         """The sums of both, around the pilot of this side."""
-        matrix, vector = self.moved_from(other)
+        move = self.moved_from(other)
         merged = object.__new__(_Side)
         merged.__dict__.update(self.__dict__)
         counts = torch.tensor(other.counts, dtype=torch.float64, device=self.device)
         merged.counts = [a + b for a, b in zip(self.counts, other.counts, strict=True)]
-        merged.sums = self.sums + other.sums @ matrix.T + counts[:, None] * vector
+        merged.sums = self.sums + move.columns(other.sums) + counts[:, None] * move.shift
         merged.within, merged.varies, merged.peaks = {}, {}, {}
         for name, columns in self.slices.items():
-            block, shift = matrix[columns, columns], vector[columns]
-            moved = block @ other.within[name] @ block.T
-            sums = other.sums[:, columns] @ block.T
+            alone, shift = move.of(name), move.shift[columns]
+            moved = alone.rows(alone.columns(other.within[name]))
+            sums = alone.columns(other.sums[:, columns])
             moved += sums[:, :, None] * shift + shift[:, None] * (sums + counts[:, None] * shift)[:, None, :]
             merged.within[name] = self.within[name] + moved
             differs = self.first[name] != other.first[name]
