@@ -306,7 +306,7 @@ def test_beside_networks_activations_say_which_images_they_are_of(tmp_path):
     for one, other in zip(*(acts[member.name].values() for member in members), strict=True):
         np.testing.assert_allclose(one, other, atol=1e-5)
     for arrays, says in (
-        ({}, "give `image_ids`, the number of each row's image among the 48 test images of Tiny"),
+        ({}, "give `image_ids`, the number of each row's image among the test images"),
         ({"image_ids": ids.astype(str)}, "give `image_ids`"),
         ({"image_ids": ids + 10}, "image_ids go from 18 to 57, and Tiny has images 0 to 47"),
         ({"image_ids": ids, "labels": np.arange(40) % 2}, "do not fit the classes"),
@@ -315,6 +315,9 @@ def test_beside_networks_activations_say_which_images_they_are_of(tmp_path):
         both = named_networks.gather(f"checkpoint:{tmp_path / 'w.safetensors'}?architecture=cnn6,{wrong}", data)
         with pytest.raises(ValueError, match=says):
             named_networks.stimuli(both, data, 10)
+        if "image_ids`" in says:
+            with pytest.raises(ValueError, match=says):
+                survey.survey(f"cnn6,{wrong}")
         own_activations._read.cache_clear()
 
 

@@ -247,18 +247,28 @@ def stimuli(members: Sequence[Member], data: images.Dataset, n: int, seed: int =
         title = "activations of " + ", ".join(file.path.stem for file in files)
         return Stimuli(title, digest, None, labels, 1, len(files[0]))
     for file in files:
-        _check_ids(file, data)
+        check_ids(file, data)
     ids = files[0].image_ids
     return Stimuli(data.title, data.hash, data.test.images[ids], data.test.labels[ids].numpy(), 1, len(ids))
 
 
-def _check_ids(file: Activations, data: images.Dataset) -> None:
-    ids, n = file.image_ids, len(data.test)
+def check_ids(file: Activations, data: images.Dataset | None = None) -> None:
+    """Refuse activations that do not say which images they are of, or not of `data`.
+
+    Raises
+    ------
+    ValueError for no whole numbers as `image_ids`; and, with `data`, for numbers that it does not have, or labels that
+    are not those of its images.
+    """
+    ids = file.image_ids
     if ids is None or ids.dtype.kind != "i":
         raise ValueError(
             f"{file.path} is compared with networks, which must see the same images: give `image_ids`, the number of "
-            f"each row's image among the {n} test images of {data.title}"
+            "each row's image among the test images of the data set"
         )
+    if data is None:
+        return
+    n = len(data.test)
     if ids.min() < 0 or ids.max() >= n:
         raise ValueError(
             f"{file.path}: image_ids go from {ids.min()} to {ids.max()}, and {data.title} has images 0 to {n - 1}"

@@ -66,11 +66,11 @@ def survey(
 
     Raises
     ------
-    ValueError for fewer networks than `least`, or fewer stimuli than `LEAST`; labels or untrained networks that are
-    wanted and cannot be had; layers that no network has (with the
-    nearest), that give no tensor, do not run, run more than once or share a module; a network that cannot be shown
-    images of this size, that answers differently when it is asked again or among other images, or that gives no finite
-    numbers.
+    ValueError for fewer networks than `least`, or fewer stimuli than `LEAST`; files of activations of other stimuli;
+    labels, `image_ids` beside networks, or untrained networks that are wanted and cannot be had; layers that no network
+    has (with the nearest), that give no tensor, do not run, run more than once or share a module; a network that cannot
+    be shown images of this size, that answers differently when it is asked again or among other images, or that gives
+    no finite numbers.
     """
     named, counts, files = _named(listed, seeds)
     if (n := sum(counts.values())) < least:
@@ -81,7 +81,10 @@ def survey(
     own_activations.agree(files)
     if files and len(files[0]) < LEAST:
         raise ValueError(f"{files[0].path} has {len(files[0])} stimuli: held-out scores need {LEAST}, better hundreds")
-    if labelled and files and all(file.labels is None for file in files):
+    alone = len(files) == n  # beside networks, classes are those of the images
+    for file in [] if alone else files:
+        named_networks.check_ids(file)
+    if labelled and alone and all(file.labels is None for file in files):
         raise ValueError(f"{files[0].path} has no `labels`, and this chapter needs the class of every row: add them")
     if restarted:
         _refuse_unrestartable(listed, named)
@@ -92,8 +95,9 @@ def survey(
     for kind, one in named.items():
         if isinstance(one, Activations):
             units = {name: one.layers[name].shape[1] for name in chosen[kind]}
-            classes = f"{len(one.classes)} classes" if one.classes else "no labels: what needs classes is left out"
-            notes = (classes, *([f"left out: {left_out}"] if left_out else []))
+            notes = (f"{len(one.classes)} classes",) if one.classes else ()
+            notes += ("no labels: what needs classes is left out",) if alone and not one.classes else ()
+            notes += (f"left out: {left_out}",) if left_out else ()
             found.append(Found(kind, counts[kind], units, 0.0, len(one), notes))
         elif kind in networks.ARCHITECTURES:
             found.append(Found(kind, counts[kind], dict.fromkeys(chosen[kind], 0), 0.0, None))
