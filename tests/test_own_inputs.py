@@ -15,6 +15,7 @@ from convergent import (
     populations,
     representations,
     survey,
+    under_shift,
 )
 from tiny import assert_same_weights, dataset
 
@@ -412,3 +413,39 @@ def test_the_survey_of_our_own_networks_leaves_the_random_numbers_alone(capsys):
     assert torch.equal(torch.get_rng_state(), before)
     assert chosen["cnn6"] == networks.layers(networks.bare("cnn6", width=0.1))
     assert "resnet18: 2 networks, 9 layers (stem … block8)" in capsys.readouterr().out
+
+
+# --- several kinds in one chapter ------------------------------------------------------------------
+
+
+def test_networks_of_several_kinds_stand_side_by_side_under_the_first_ones_names(file, tmp_path):
+    data = dataset()
+    save_file(networks.load("cnn6", 3, 0.1, seed=1).state_dict(), tmp_path / "w.safetensors")
+    listed = f"checkpoint:{tmp_path / 'w.safetensors'}?architecture=cnn6,python:{file}:make"
+    chosen = survey.survey(listed, "layer?,stem,act,last")
+    members = named_networks.gather(listed, data)
+    both = populations.SideBySide(members, chosen)
+    assert both.layers == ["layer1", "layer3", "layer6"], "as many as the shallowest has, evenly"
+    assert both.own[1] == {"layer1": "stem", "layer3": "act", "layer6": "last"}
+    read = both.read(1, data.test.images, ["layer6"], spatial="pool")
+    expected = representations.extract(members[1].network, data.test.images, ["last"], spatial="pool")
+    np.testing.assert_array_equal(read["layer6"], expected["last"])
+    assert both.some(["layer3"], 1) == [{"layer3": "layer3"}]
+    fresh = both.read(0, data.test.images, ["layer1"], part="untrained")["layer1"]
+    assert len(fresh) == 4 * len(data.test)
+    assert not np.array_equal(fresh, both.read(0, data.test.images, ["layer1"])["layer1"])
+
+
+def test_only_networks_with_the_classes_of_the_images_have_an_accuracy(file):
+    split = dataset(n_classes=4).test
+    sets = {"familiar": under_shift.Set(split, None, 0)}
+    ours, other = networks.load("cnn6", 4, 0.1, seed=0), networks.load("cnn6", 5, 0.1, seed=0)
+    linear = torch.nn.Sequential(
+        networks.load(f"python:{file}:make"), torch.nn.AdaptiveAvgPool2d(1), torch.nn.Flatten()
+    )
+    own = [{"a": "layer1", "b": "layer6"}] * 2 + [{"a": "0.stem", "b": "2"}, {"a": "stem", "b": "last"}]
+    acts, table = under_shift.responses([ours, other, linear, linear[0]], sets, own, n_classes=4)
+    assert np.isnan(table.accuracy).tolist() == [False, True, False, True]
+    answers = linear(split.images).argmax(1)
+    assert table.accuracy[2] == (answers == split.labels).float().mean().item()
+    assert {rows.shape[0] for layers in acts.values() for rows in layers.values()} == {4 * len(split)}
