@@ -7,7 +7,6 @@ interrupted goes on where it stopped, and a change of prose executes nothing. Th
 """
 
 import argparse
-import json
 import os
 import re
 import shutil

@@ -90,8 +90,8 @@ def test_chapters_4_and_5_run_on_networks_of_other_packages(builder, tmp_path, s
     """One network of each architecture, as somebody has them who downloads two; the weights are random here."""
     weights = tmp_path / "own.safetensors"
     save_file(networks.load("torchvision:squeezenet1_1?weights=random", seed=3).state_dict(), weights)
-    models = f"torchvision:squeezenet1_1?weights={weights},torchvision:mobilenet_v3_small?weights=random"
+    named = f"torchvision:squeezenet1_1?weights={weights},torchvision:mobilenet_v3_small?weights=random"
     notebook = ROOT / "notebooks" / f"{stem}.ipynb"
-    executed = builder.execute(ROOT, notebook, tmp_path, {"tier": "smoke", "models": models})
+    executed = builder.execute(ROOT, notebook, tmp_path, {"tier": "smoke", "networks": named})
     assert builder.missing_records(nbformat.read(executed, 4)) == []
     assert read_records(executed)["main"] == "torchvision:squeezenet1_1 x torchvision:mobilenet_v3_small"

@@ -12,9 +12,19 @@ from hypothesis import strategies as st
 from matplotlib.collections import PathCollection
 from safetensors.torch import save_file
 
-from convergent import certainty, correspondence, depth, metrics, networks, plots, plots_depth, populations
+from convergent import (
+    certainty,
+    correspondence,
+    depth,
+    metrics,
+    named_networks,
+    networks,
+    plots,
+    plots_depth,
+    populations,
+)
 from convergent.compare import compare
-from convergent.populations import Member
+from convergent.named_networks import Member
 from tiny import assert_same_weights
 
 pytestmark = pytest.mark.smoke
@@ -90,11 +100,11 @@ def test_weights_that_do_not_fit_are_refused_with_what_does_not_fit(tmp_path):
 )
 def test_names_that_cannot_be_gathered_are_refused_before_any_work(models, error, says):
     with pytest.raises(error, match=says):
-        populations.check_models(models)
+        named_networks.check(models)
 
 
 def test_two_random_networks_of_one_architecture_are_two_networks():
-    members = populations.gather("torchvision:alexnet?weights=random,torchvision:alexnet?weights=random", "cave")
+    members = named_networks.gather("torchvision:alexnet?weights=random,torchvision:alexnet?weights=random", "cave")
     assert [m.name for m in members] == ["torchvision:alexnet 0", "torchvision:alexnet 1"]
     first, second = (m.network.features[0].weight for m in members)
     assert not torch.equal(first, second)
@@ -109,13 +119,13 @@ def test_an_architecture_may_have_its_own_number_of_networks(monkeypatch):
         asked[name] = list(seeds)
         return []
 
-    monkeypatch.setattr(populations.zoo, "get", get)
-    populations.gather("cnn6?seeds=3, resnet18", "cave", seeds=2)
+    monkeypatch.setattr(named_networks.zoo, "get", get)
+    named_networks.gather("cnn6?seeds=3, resnet18", "cave", seeds=2)
     assert asked == {"cnn6": [0, 1, 2], "resnet18": [0, 1]}
 
 
 def test_small_images_are_enlarged_to_what_a_foreign_network_was_made_for():
-    [alexnet] = populations.gather("torchvision:alexnet?weights=random", "cave")
+    [alexnet] = named_networks.gather("torchvision:alexnet?weights=random", "cave")
     pictures = torch.randint(0, 256, (3, 3, 32, 32), dtype=torch.uint8)
     acts = populations.activations([alexnet], pictures, most_layers=4, n_positions=2)["torchvision:alexnet 0"]
     names = networks.layers(alexnet.network)

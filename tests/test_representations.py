@@ -323,7 +323,7 @@ def test_a_save_that_fails_leaves_the_file_that_was_there(tmp_path, monkeypatch)
     ("arrays", "says"),
     [
         ({"a": np.ones(3)}, r"'a' is float64 \(3,\); a layer is numbers \(n_stimuli, n_units\)"),
-        ({"a": np.ones((3, 2, 2))}, r"'a' is float64 \(3, 2, 2\)"),
+        ({"a": np.ones((3, 2, 2))}, r"'a' has shape \(3, 2, 2\)"),
         ({"a": np.array([["x"]])}, "'a' is <U1"),
         ({"a": np.ones((3, 2), complex)}, "'a' is complex128"),
         ({"a": np.array([[1.0, np.nan]])}, "'a' holds values that are not finite"),

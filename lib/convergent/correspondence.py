@@ -164,7 +164,8 @@ def against_chance(table: pd.DataFrame, n: int = 999, seed: int = 0) -> pd.DataF
             about = {"architecture": architecture, "metric": metric, "statistic": name, "value": value}
             about |= {"low": low, "high": high, "chance": float(nulls[name].mean())}
             rows.append(about | {"p": float((1 + better.sum()) / (1 + n)), "n_pairs": len(scores)})
-    return pd.DataFrame(rows)
+    names = ["architecture", "metric", "statistic", "value", "low", "high", "chance", "p", "n_pairs"]
+    return pd.DataFrame(rows, columns=names)
 
 
 def _names(pair: str, crossed: bool) -> tuple[str, str]:

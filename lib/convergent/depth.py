@@ -44,13 +44,18 @@ def without_classes(rows: np.ndarray, labels: np.ndarray) -> np.ndarray:
     return rows - (sums / np.bincount(which)[:, None])[which]
 
 
-def structure(members: Iterable[Member], acts: Acts, labels: np.ndarray) -> pd.DataFrame:
+def no_classes(labels: np.ndarray | None) -> float | None:
+    """What `between_classes` is on average of rows (n_stimuli,) that know nothing of their labels; None without any."""
+    return None if labels is None else (len(np.unique(labels)) - 1) / (len(labels) - 1)
+
+
+def structure(members: Iterable[Member], acts: Acts, labels: np.ndarray | None) -> pd.DataFrame:
     """Effective dimension and share of variance between classes of every layer.
 
     Parameters
     ----------
     acts : of `populations.activations`
-    labels : (n_stimuli,), one a row
+    labels : (n_stimuli,), one a row; None leaves out what needs them
 
     Returns
     -------
@@ -64,8 +69,9 @@ def structure(members: Iterable[Member], acts: Acts, labels: np.ndarray) -> pd.D
             values = {
                 "effective dimension": certainty.dimension(rows),
                 "units": rows.shape[1],
-                "variance between classes": between_classes(rows, labels),
             }
+            if labels is not None:
+                values["variance between classes"] = between_classes(rows, labels)
             for quantity, value in values.items():
                 found.append((member.architecture, member.seed, layer, depth, quantity, float(value)))
     return pd.DataFrame(found, columns=["architecture", "network", "layer", "depth", "quantity", "value"])
@@ -74,7 +80,7 @@ def structure(members: Iterable[Member], acts: Acts, labels: np.ndarray) -> pd.D
 def with_and_without_classes(
     who: Sequence[tuple[Member, Member]],
     acts: Acts,
-    labels: np.ndarray,
+    labels: np.ndarray | None,
     positions: int = 1,
     metrics: Sequence[str] = METRICS,
     seed: int = 0,
@@ -84,7 +90,7 @@ def with_and_without_classes(
     Parameters
     ----------
     who, acts : as in `populations.same_layers`
-    labels : (n_stimuli,), one a row; rows of one image lie together
+    labels : (n_stimuli,), one a row; rows of one image lie together. None leaves only what is in full
     positions : rows of one image
 
     Returns
@@ -92,19 +98,19 @@ def with_and_without_classes(
     DataFrame as of `populations.both_ways`, with a column `kept`: "as it is"; "class means removed", in both networks;
     "swapped within classes", every image of the second network swapped with another one of its class
     """
-    labels = np.asarray(labels)
-    order = (within_classes(labels[::positions], seed)[:, None] * positions + np.arange(positions)).ravel()
-    residuals = _each(acts, lambda rows: without_classes(rows, labels))
-    versions = {
-        AS_IT_IS: (acts, acts),
-        WITHIN: (residuals, residuals),
-        SWAPPED: (acts, _each(acts, lambda r: r[order])),
-    }
+    versions = {AS_IT_IS: (acts, acts)} | ({} if labels is None else _without(acts, labels, positions, seed))
     tables = []
     for kept, (mine, others) in versions.items():
         table = populations.same_layers(who, mine, metrics, others, positions=positions, nulls=0, progress=False)
         tables.append(populations.both_ways(table).assign(kept=kept))
     return pd.concat(tables, ignore_index=True)
+
+
+def _without(acts: Acts, labels: np.ndarray, positions: int, seed: int) -> dict[str, tuple[Acts, Acts]]:
+    labels = np.asarray(labels)
+    order = (within_classes(labels[::positions], seed)[:, None] * positions + np.arange(positions)).ravel()
+    residuals = _each(acts, lambda rows: without_classes(rows, labels))
+    return {WITHIN: (residuals, residuals), SWAPPED: (acts, _each(acts, lambda r: r[order]))}
 
 
 def _each(acts: Acts, change) -> dict[str, dict[str, np.ndarray]]:

@@ -117,7 +117,7 @@ def read_zip(path, folder, size):
         names = [n for n in files.names if n.startswith(f"{folder}/") and PurePosixPath(n).suffix.lower() in IMAGES]
         if not names:
             raise ValueError(f"{path} has no images in {folder}/: is it the right archive?")
-        pixels = _decode_all(files.path, names, lambda name: _decode(files.read(name), size), size)
+        pixels = decode_all(files.path, names, lambda name: decode(files.read(name), size), size)
     return [name[len(folder) + 1 :] for name in names], pixels
 
 
@@ -133,7 +133,7 @@ def _open(path) -> Iterator[Files]:
         yield Files(path, names, lambda name: (root / name).read_bytes())
         return
     if zipfile.is_zipfile(path):
-        kind, files = "zip", _zip_files
+        kind, files = "zip", zip_files
     elif path.name.endswith((".tar.gz", ".tgz", ".tar")):
         kind, files = "tar", _tar_files
     elif path.suffix == ".zip":
@@ -152,7 +152,8 @@ def _open(path) -> Iterator[Files]:
 
 
 @contextmanager
-def _zip_files(path):
+def zip_files(path):
+    """(names, name -> bytes) of a zip, none of which is hidden, encrypted, too large or outside of it."""
     with zipfile.ZipFile(path) as archive:
         members = {_inside(path, member.filename): member for member in archive.infolist() if not member.is_dir()}
         members = {name: member for name, member in members.items() if not _hidden(name)}
@@ -271,7 +272,7 @@ def _read_image_folders(files, size):
     splits = (images["train"], held_out)
     names = [name for split in splits for folder in folders for name in split.get(folder, [])]
     labels = [label for split in splits for label, folder in enumerate(folders) for _ in split.get(folder, [])]
-    pixels = _decode_all(files.path, names, lambda name: _decode(files.read(name), size), size)
+    pixels = decode_all(files.path, names, lambda name: decode(files.read(name), size), size)
     lossy = {LOSSY.get(PurePosixPath(name).suffix.lower()) for name in names} - {None}
     return _cut(pixels, np.array(labels), sum(map(len, images["train"].values())), _words(files, folders), lossy)
 
@@ -308,7 +309,7 @@ def _read_cifar(files, train, test, meta, n_label_bytes, size):
     pixels, labels = (np.concatenate(part) for part in zip(*parts, strict=True))
     if size != 32:
         whole = [Image.fromarray(image.transpose(1, 2, 0)) for image in pixels]
-        pixels = _decode_all(files.path, range(len(whole)), lambda i: _fit(whole[i], size), size)
+        pixels = decode_all(files.path, range(len(whole)), lambda i: fit(whole[i], size), size)
     return _cut(pixels, labels, len(pixels) - len(parts[-1][0]), classes, lossy=())
 
 
@@ -334,7 +335,7 @@ def _cifar_records(files, name, n_label_bytes, n_classes):
 # Pixels
 
 
-def _decode_all(path, names, decode, size):
+def decode_all(path, names, decode, size):
     """uint8 (n, 3, size, size). All unreadable images are named in one error, not one at a time."""
     images = np.empty((len(names), 3, size, size), dtype=np.uint8)
     problems = {}
@@ -363,14 +364,15 @@ def _decode_all(path, names, decode, size):
     return images
 
 
-def _decode(encoded, size):
+def decode(encoded, size):
+    """uint8 (3, size, size) of the bytes of an image file."""
     with Image.open(io.BytesIO(encoded)) as image:
         limit = Image.MAX_IMAGE_PIXELS
         if limit and image.width * image.height > limit:
             raise ValueError(f"{image.width} x {image.height} pixels, more than the limit of {limit}")
         image.draft("RGB", (4 * size, 4 * size))  # lets libjpeg leave out detail that resizing would average away
         image = ImageOps.exif_transpose(image)
-        return _fit(_to_rgb(image), size)
+        return fit(_to_rgb(image), size)
 
 
 def _to_rgb(image):
@@ -387,7 +389,7 @@ def _to_rgb(image):
     return image.convert("RGB")
 
 
-def _fit(image, size):
+def fit(image, size):
     """uint8 (3, size, size): the central square, antialiased to `size`; pixels stay as they are where they fit."""
     side = min(image.size)
     left, upper = (image.width - side) // 2, (image.height - side) // 2

@@ -14,7 +14,7 @@ import pandas as pd
 import torch
 from filelock import FileLock
 
-from . import image_files, paths
+from . import image_files, own_images, paths
 
 CAVE_SIZES = (20_000, 4_000)  # training and test images of load("cave")
 _FORMAT = "1"  # of the decoded arrays: raise it when decoding changes, so that older caches are not used
@@ -156,10 +156,10 @@ def load(name, size=32, n_train=None, n_test=None, seed=0):
     Parameters
     ----------
     name : "cave", "cifar10", "cifar100", "tiny-imagenet", or a path
-        A path leads to a folder or zip with `train/<class>/*` and `test/<class>/*` (or `val/<class>/*`);
-        a folder that has the name of a public set is "./cifar10". With ":1/2" or ":2/2" behind it (or thirds, …), one
-        part of the classes: every second, from the first or the second on. Parts have no class in common. With ":0-4"
-        the classes at these positions, the first and the last included.
+        A path leads to a folder or zip with `train/<class>/*` and `test/<class>/*` (or `val/<class>/*`), or to an npz
+        (see `own_images`); a folder that has the name of a public set is "./cifar10". With ":1/2" or ":2/2" behind it
+        (or thirds, …), one part of the classes: every second, from the first or the second on. Parts have no class in
+        common. With ":0-4" the classes at these positions, the first and the last included.
     size : int
         Height and width in pixels: the central square of each image, antialiased. Images of that size stay as they are.
     n_train, n_test : int, optional
@@ -353,7 +353,7 @@ def _decoded(path, size):
             cached = _read_cache(file)
             if cached is not None:
                 return cached
-        decoded = image_files.read(path, size)
+        decoded = (own_images if path.suffix == ".npz" else image_files).read(path, size)
         digest = _decoded_hash(decoded)
         _write_cache(file, decoded, digest)
     return decoded, digest

@@ -176,6 +176,9 @@ ARCHITECTURES: dict[str, Callable[..., ImageNetwork]] = {
 }
 
 
+OWN = ("checkpoint", "python")  # names that `own_networks` understands
+
+
 def split(name: str) -> tuple[str, str | None]:
     """A name without its weights, and these: "torchvision:alexnet?weights=FILE" gives ("torchvision:alexnet", "FILE").
 
@@ -198,26 +201,33 @@ def check(name: str) -> None:
     ValueError for an unknown name (with the nearest ones).
     FileNotFoundError for a file of weights that does not exist.
     """
+    if name.partition(":")[0] in OWN:
+        from . import own_networks
+
+        own_networks.check(name)
+        return
     full, (name, weights) = name, split(name)
     source, _, model = name.rpartition(":")
     if source not in ("", "torchvision", "timm"):
-        raise ValueError(f"network {name!r}: {source!r} is not a source; use 'torchvision:' or 'timm:'")
+        known = ", ".join(f"'{one}:'" for one in ("torchvision", "timm", *OWN, "activations"))
+        raise ValueError(f"network {name!r}: {source!r} is not a source; use one of {known}")
     if not source and model not in ARCHITECTURES:
         raise ValueError(
-            f"network {name!r} is not one of {', '.join(ARCHITECTURES)}.{_near(model, ARCHITECTURES)}"
+            f"network {name!r} is not one of {', '.join(ARCHITECTURES)}.{near(model, ARCHITECTURES)}"
             " Networks of other packages are written 'torchvision:resnet18' or 'timm:vit_tiny_patch16_224'."
         )
     if source:
         known = _names(source)
         if model not in known:
-            raise ValueError(f"{source} has no network {model!r}.{_near(model, known)}")
+            raise ValueError(f"{source} has no network {model!r}.{near(model, known)}")
     if weights not in (None, "random") and not Path(weights).is_file():
         raise FileNotFoundError(f"network {full!r}: there is no file {weights!r} here ({Path.cwd()})")
 
 
-def _near(model: str, known) -> str:
-    near = difflib.get_close_matches(model, known, n=3)
-    return f" Did you mean {' or '.join(map(repr, near))}?" if near else ""
+def near(model: str, known) -> str:
+    """ " Did you mean 'this' or 'that'?" of the known names most like one; "" where none is."""
+    found = difflib.get_close_matches(model, known, n=3)
+    return f" Did you mean {' or '.join(map(repr, found))}?" if found else ""
 
 
 def _names(source: str) -> list[str]:
@@ -238,7 +248,8 @@ def load(
     Parameters
     ----------
     name : one of `ARCHITECTURES`, "torchvision:NAME" or "timm:NAME"; after it "?weights=FILE.safetensors" for weights
-        of your own (a state dict, as `safetensors.torch.save_file` writes it), or "?weights=random" for none
+        of your own (a state dict, as `safetensors.torch.save_file` writes it), or "?weights=random" for none. Or one of
+        the names of `own_networks`: "checkpoint:FILE.safetensors?architecture=NAME", "python:FILE.py:FUNCTION"
     n_classes : outputs of one of ours (pretrained networks keep their own classifier)
     width : factor on the number of channels of one of ours
     seed : of the initial weights; None draws them from torch's global generator
@@ -257,6 +268,10 @@ def load(
     OSError (from the download) where weights are wanted and there is no network connection.
     """
     check(name)
+    if name.partition(":")[0] in OWN:
+        from . import own_networks
+
+        return own_networks.load(name, seed, trained=pretrained)
     full, (name, weights) = name, split(name)
     source, _, model = name.rpartition(":")
     if not source and (width <= 0 or n_classes < 2):
@@ -265,22 +280,36 @@ def load(
     with torch.random.fork_rng(enabled=seed is not None):
         if seed is not None:
             torch.manual_seed(seed)
-        if not source:
-            network = ARCHITECTURES[model](n_classes, width)
-        else:
-            network = (_from_torchvision if source == "torchvision" else _from_timm)(model, pretrained)
+        network = _made(source, model, pretrained, n_classes if not source else None, width)
     if weights not in (None, "random"):
-        _fill(network, Path(weights), full)
+        fill(network, weights_of(Path(weights), full), Path(weights), full)
     return network.eval()
 
 
-def _fill(network: nn.Module, path: Path, name: str) -> None:
+def bare(name: str, n_classes: int | None = None, width: float = 1.0) -> nn.Module:
+    """An architecture with fresh weights: ours, torchvision's or timm's, with another number of classes if wanted."""
+    source, _, model = name.rpartition(":")
+    return _made(source, model, False, n_classes if source else n_classes or 10, width)
+
+
+def _made(source: str, model: str, pretrained: bool, n_classes: int | None, width: float) -> nn.Module:
+    if not source:
+        return ARCHITECTURES[model](n_classes, width)
+    return (_from_torchvision if source == "torchvision" else _from_timm)(model, pretrained, n_classes)
+
+
+def weights_of(path: Path, name: str) -> dict[str, Tensor]:
+    """Tensors of a safetensors file by name. Raises ValueError where it is no such file."""
     try:
-        state = load_file(path)
+        return load_file(path)
     except SafetensorError as error:
         raise ValueError(
             f"network {name!r}: {path} is not a safetensors file ({error}); safetensors.torch.save_file writes one"
         ) from error
+
+
+def fill(network: nn.Module, state: dict[str, Tensor], path: Path, name: str) -> None:
+    """Give a network its weights. Raises ValueError, with what does not fit, for those of another one."""
     wanted = network.state_dict()
     missing, unknown = wanted.keys() - state.keys(), state.keys() - wanted.keys()
     other = [key for key in wanted.keys() & state.keys() if wanted[key].shape != state[key].shape]
@@ -297,26 +326,33 @@ def _fill(network: nn.Module, path: Path, name: str) -> None:
     network.load_state_dict(wanted | state)
 
 
-def _from_torchvision(model: str, pretrained: bool) -> nn.Module:
+def _from_torchvision(model: str, pretrained: bool, n_classes: int | None) -> nn.Module:
     from torchvision import models
 
-    network = models.get_model(model, weights="DEFAULT" if pretrained else None)
+    options = {} if n_classes is None else {"num_classes": n_classes}
+    network = models.get_model(model, weights="DEFAULT" if pretrained else None, **options)
     # Those of detection and video say no size of crop.
     size = getattr(models.get_model_weights(model).DEFAULT.transforms(), "crop_size", [224])[0]
-    return _prepared(network, (0.485, 0.456, 0.406), (0.229, 0.224, 0.225), size)
+    return prepared(network, (0.485, 0.456, 0.406), (0.229, 0.224, 0.225), size)
 
 
-def _from_timm(model: str, pretrained: bool) -> nn.Module:
+def _from_timm(model: str, pretrained: bool, n_classes: int | None) -> nn.Module:
     import timm
 
-    network = timm.create_model(model, pretrained=pretrained)
+    options = {} if n_classes is None else {"num_classes": n_classes}
+    network = timm.create_model(model, pretrained=pretrained, **options)
     made_for = network.pretrained_cfg
-    return _prepared(network, made_for["mean"], made_for["std"], made_for["input_size"][-1])
+    return prepared(network, made_for["mean"], made_for["std"], made_for["input_size"][-1])
 
 
-def _prepared(network: nn.Module, mean, std, size: int) -> nn.Module:
-    """A hook, not a wrapper: the layers keep the names by which the package's users know them."""
-    normalise, network.input_size = Normalise(mean, std), size
+def prepared(network: nn.Module, mean, std, size: int | None) -> nn.Module:
+    """The network, which from now on normalises its images itself; `size`: height of those that it was made for.
+
+    A hook, not a wrapper: the layers keep the names by which the package's users know them.
+    """
+    normalise = Normalise(mean, std)
+    if size:
+        network.input_size = size
     network.register_forward_pre_hook(lambda module, inputs: (normalise.to(inputs[0].device)(inputs[0]),))
     return network
 

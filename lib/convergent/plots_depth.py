@@ -119,16 +119,18 @@ def _legend(figure, handles: Sequence[Line2D]) -> None:
     )
 
 
-def structure(table: pd.DataFrame, chance: float) -> plt.Figure:
+def structure(table: pd.DataFrame, chance: float | None) -> plt.Figure:
     """Effective dimension and share of variance between classes against depth, a line an architecture.
 
     Parameters
     ----------
     table : of `depth.structure`; dots are networks, lines their means
-    chance : share of variance between classes of a layer that knows nothing of them
+    chance : share of variance between classes of a layer that knows nothing of them; None where there are no classes
     """
     quantities = {"effective dimension": "effective dimension", "variance between classes": "share of the variance"}
-    figure, axes = plt.subplots(1, 2, figsize=(WIDTH, 3.2))
+    quantities = {quantity: label for quantity, label in quantities.items() if (table.quantity == quantity).any()}
+    figure, axes = plt.subplots(1, len(quantities), figsize=(WIDTH, 3.2), squeeze=False)
+    axes = axes[0]
     markers = "osD^vX"
     handles = []
     for i, (architecture, own) in enumerate(table.groupby("architecture", sort=False)):
@@ -146,9 +148,11 @@ def structure(table: pd.DataFrame, chance: float) -> plt.Figure:
     ticks = [tick for tick in (1, 2, 5, 10, 20, 50, 100, 200, 500, 1000) if low <= tick <= high]
     axes[0].set_yticks(ticks, [str(tick) for tick in ticks])
     axes[0].set_yticks([], minor=True)
-    axes[1].set_ylim(bottom=0)
-    axes[1].axhline(chance, **{key: getattr(CHANCE, f"get_{key}")() for key in ("color", "linestyle", "linewidth")})
-    _legend(figure, [*handles, CHANCE])
+    if chance is not None:
+        axes[1].set_ylim(bottom=0)
+        axes[1].axhline(chance, **{key: getattr(CHANCE, f"get_{key}")() for key in ("color", "linestyle", "linewidth")})
+        handles.append(CHANCE)
+    _legend(figure, handles)
     return figure
 
 

@@ -15,12 +15,13 @@ from .plots_compare import METRIC_NAMES
 from .under_shift import WITHIN, halves
 
 
-def contact_sheet(data, n_cells: int = 14, seed: int = 0) -> plt.Figure:
+def contact_sheet(data, own=None, n_cells: int = 14, seed: int = 0) -> plt.Figure:
     """Every shift at every level, a row a shift: image after image, from untouched to the severest level.
 
     Parameters
     ----------
     data : images.Dataset
+    own : name -> `own_images.Pair`, shifts of the reader's own: originals and shifted images by turns
     n_cells : images in a row
     seed : of the choice of images, and of the shifts
 
@@ -29,8 +30,13 @@ def contact_sheet(data, n_cells: int = 14, seed: int = 0) -> plt.Figure:
     Where the stimuli of Geirhos et al. (2019) stand for a shift, the row shows fourteen of these alone.
     """
     few = replace(data, test=data.test.sample(n_cells, seed))
-    figure, axes = plt.subplots(len(shifts.SHIFTS), 1, figsize=(WIDTH, 0.36 * len(shifts.SHIFTS)))
-    for ax, (name, shift) in zip(axes, shifts.SHIFTS.items(), strict=True):
+    own = own or {}
+    n_rows = len(shifts.SHIFTS) + len(own)
+    figure, axes = plt.subplots(n_rows, 1, figsize=(WIDTH, 0.36 * n_rows))
+    for ax, (name, pair) in zip(axes[len(shifts.SHIFTS) :], own.items(), strict=True):
+        ax.imshow(tile(torch.stack([pair.original, pair.shifted], 1).flatten(0, 1)[:n_cells], n_cells))
+        ax.set_ylabel(name, rotation=0, ha="right", va="center", fontsize=10)
+    for ax, (name, shift) in zip(axes, shifts.SHIFTS.items(), strict=False):
         levels = [shifts.shifted(few, name, level, seed) for level in range(len(shift.levels) + 1)]
         if shift.drawn and data.test.latents is None:
             cells = levels[1].sample(n_cells, seed, balanced=False).images
@@ -63,8 +69,8 @@ def matrix(tables: dict[str, pd.DataFrame], metric: str = "procrustes") -> plt.F
         if rows is None:
             rest = means.drop(index=WITHIN).sort_values(means.columns[-1], ascending=False)
             rows = [WITHIN, *rest.index]
-        means = means.loc[rows]
-        numbers = means.map(lambda value: f"{max(value, 0):.2f}".removeprefix("0"))
+        means = means.reindex(rows)  # a shift of the reader's own is not in other runs
+        numbers = means.map(lambda value: "" if np.isnan(value) else f"{max(value, 0):.2f}".removeprefix("0"))
         look = {"vmin": 0, "vmax": 1, "cmap": "cividis", "fmt": "", "annot_kws": {"size": 8}}
         sns.heatmap(means, ax=ax, annot=numbers, cbar=False, **look)
         ax.axhline(1, color="white", linewidth=3)

@@ -5,9 +5,7 @@ of one with the first of the other, so that no network stands in two of these pa
 relative depth.
 """
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
-from functools import cached_property
+from collections.abc import Iterable, Mapping, Sequence
 from itertools import combinations
 
 import numpy as np
@@ -16,125 +14,20 @@ from scipy import stats
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from . import certainty, compare, images, networks, representations, zoo
+from . import certainty, compare, networks, representations
+from .layer_choice import MOST, spread
+from .named_networks import Member
 
 METRICS = ("linear", "procrustes", "soft_matching")
 Acts = Mapping[str, Mapping[str, np.ndarray]]
 
 
-@dataclass(frozen=True)
-class Member:
-    """One network of a population.
-
-    Attributes
-    ----------
-    architecture : as `networks.load` names it, without weights
-    seed : number among the networks of its architecture; of ours, the seed that it was trained from
-    accuracy : share of test images classified correctly; NaN where the network has classes of its own
-    make : "network" | "untrained" -> the network, ready for the images
-    """
-
-    architecture: str
-    seed: int
-    accuracy: float
-    make: Callable[[str], nn.Module]
-
-    @property
-    def name(self) -> str:
-        """Architecture and seed: unique in a population."""
-        return f"{self.architecture} {self.seed}"
-
-    @cached_property
-    def network(self) -> nn.Module:
-        """As it was trained, or as its weights file has it."""
-        return self.make("network")
-
-    @cached_property
-    def untrained(self) -> nn.Module:
-        """The same architecture with the initial weights of this seed."""
-        return self.make("untrained")
-
-
-def check_models(models: str) -> None:
-    """Raise what `gather` would for names that it does not know, before any work.
-
-    Raises
-    ------
-    ValueError, FileNotFoundError as `networks.check`; ValueError for no name at all, or one that comes twice.
-    """
-    names = _names(models)
-    if not names:
-        raise ValueError('models="": name at least one network, such as "cnn6,resnet18"')
-    for name, _ in names:
-        networks.check(name)
-    plain = [name for name, _ in names]
-    again = {name for name in plain if plain.count(name) > 1 and not name.endswith("?weights=random")}
-    if again:
-        raise ValueError(f"models={models!r} has {', '.join(sorted(again))} twice: a network is its own best match")
-
-
-def gather(models: str, data: str | images.Dataset, seeds: int = 4, tier: str = "laptop") -> list[Member]:
-    """The networks that a string names.
-
-    Parameters
-    ----------
-    models : names with commas between them. One of `networks.ARCHITECTURES` stands for `seeds` networks trained on
-        `data` (from the zoo), "cnn6?seeds=8" for eight; any other name that `networks.load` takes
-        ("torchvision:alexnet", "timm:NAME", either with "?weights=FILE.safetensors" or "?weights=random") for one
-    data : what the zoo's networks were trained on, as in `zoo.get`
-    seeds, tier : of the zoo's networks
-
-    Returns
-    -------
-    list of Member, in the order of the names
-
-    Raises
-    ------
-    as `check_models`, `zoo.get` and `networks.load`.
-
-    Notes
-    -----
-    Networks of other packages were made for larger images than ours: what is smaller than `network.input_size` is
-    enlarged to it, bilinearly, so that their filters meet edges of the size that they were made for.
-    """
-    check_models(models)
-    members: list[Member] = []
-    for name, own in _names(models):
-        if name in networks.ARCHITECTURES:
-            for entry in zoo.get(name, data, seeds=range(own or seeds), tier=tier):
-                members.append(Member(name, entry.seed, entry.accuracy, lambda part, e=entry: getattr(e, part)))
-            continue
-        architecture = networks.split(name)[0]
-        seed = sum(member.architecture == architecture for member in members)
-        make = {"network": (name, True), "untrained": (architecture, False)}
-        members.append(
-            Member(architecture, seed, float("nan"), lambda part, m=make, s=seed: _enlarging(*m[part], seed=s))
-        )
-    return members
-
-
-def _names(models: str) -> list[tuple[str, int | None]]:
-    """Each name, and its number of seeds where it says one."""
-    found = []
-    for name in (part.strip() for part in models.split(",") if part.strip()):
-        model, mark, number = name.partition("?seeds=")
-        if mark and (model not in networks.ARCHITECTURES or not number.isdecimal() or int(number) < 2):
-            ours = ", ".join(networks.ARCHITECTURES)
-            raise ValueError(f"models has {name!r}: '?seeds=' takes a number of networks, 2 or more, of {ours}")
-        found.append((model, int(number)) if mark else (name, None))
-    return found
-
-
-def _enlarging(name: str, pretrained: bool, seed: int) -> nn.Module:
-    network = networks.load(name, seed=seed, pretrained=pretrained)
-    return networks.enlarge(network) if hasattr(network, "input_size") else network
-
-
 def activations(
     members: Iterable[Member],
-    pictures: Tensor,
+    pictures: Tensor | None,
     part: str = "network",
-    most_layers: int = 12,
+    layers: Mapping[str, Sequence[str]] | None = None,
+    most_layers: int = MOST,
     n_positions: int = 4,
     **options,
 ) -> dict[str, dict[str, np.ndarray]]:
@@ -142,34 +35,70 @@ def activations(
 
     Parameters
     ----------
-    pictures : (n_images, 3, height, width)
+    pictures : (n_images, 3, height, width); None where all members are activations already
     part : "network", or "untrained" for the same networks before their first step
-    most_layers : of a network with more layers, so many are taken, evenly over its depth, first and last among them
+    layers : architecture -> names, of `layer_choice.choose`
+    most_layers : without `layers`, so many of a network that has more, evenly over its depth, first and last among them
     n_positions, options : `spatial`, `grid`, `seed` as in `representations.extract`
 
     Returns
     -------
     name of the network -> layer -> (n_stimuli, n_units). With spatial="positions" every layer has `n_positions` rows
-    an image; those of a layer without places are repeated.
+    an image; those of a layer without places are repeated. Members without that part (`Member.has`) are left out,
+    except that activations stand for the part "network" as they are.
     """
-    rows_per_image = n_positions if options.get("spatial", "positions") == "positions" else 1
     found = {}
     for member in members:
+        if member.activations is not None and part == "network":
+            held = member.activations.layers
+            names = spread(list(held), most_layers) if layers is None else layers[member.architecture]
+            found[member.name] = {name: held[name] for name in names}
+        if not member.has(part):
+            continue
         network = getattr(member, part)
-        names = spread(networks.layers(network), most_layers)
-        # Enlarged images fill the memory sooner.
-        size = 16 if getattr(network, "input_size", 0) > pictures.shape[-1] else 250
-        rows = representations.extract(network, pictures, names, n_positions=n_positions, batch_size=size, **options)
-        n = len(pictures) * rows_per_image
-        found[member.name] = {k: v if len(v) == n else v.repeat(rows_per_image, 0) for k, v in rows.items()}
+        names = spread(networks.layers(network), most_layers) if layers is None else layers[member.architecture]
+        found[member.name] = _read(network, pictures, names, n_positions=n_positions, **options)
     return found
 
 
-def spread(names: Sequence[str], most: int) -> list[str]:
-    """At most `most` of the names, evenly spaced, first and last among them."""
-    if len(names) <= most:
-        return list(names)
-    return [names[i] for i in np.linspace(0, len(names) - 1, most).round().astype(int)]
+def _read(network: nn.Module, pictures: Tensor, names: Sequence[str], **options) -> dict[str, np.ndarray]:
+    """`representations.extract`, rows of layers without places repeated where others have several an image."""
+    places = options.get("n_positions", 4) if options.get("spatial", "positions") == "positions" else 1
+    # Enlarged images fill the memory sooner.
+    size = 16 if getattr(network, "input_size", 0) > pictures.shape[-1] else 250
+    rows = representations.extract(network, pictures, names, batch_size=size, **options)
+    n = len(pictures) * places
+    return {name: values if len(values) == n else values.repeat(places, 0) for name, values in rows.items()}
+
+
+class SideBySide:
+    """Networks of any kinds, layer by layer: as many layers of each as the shallowest has, by relative depth.
+
+    Attributes
+    ----------
+    layers : names of the layers, those of the first network
+    own : for each network, name -> its own layer
+    """
+
+    def __init__(self, members: Sequence[Member], looked_at: Mapping[str, Sequence[str]]):
+        n = min(len(looked_at[member.architecture]) for member in members)
+        self.layers = spread(list(looked_at[members[0].architecture]), n)
+        each = [spread(list(looked_at[member.architecture]), n) for member in members]
+        self.members, self.own = list(members), [dict(zip(self.layers, own, strict=True)) for own in each]
+
+    def some(self, layers: Sequence[str], n: int | None = None) -> list[dict[str, str]]:
+        """`own` of the first `n` networks, of some layers."""
+        return [{name: own[name] for name in layers} for own in self.own[:n]]
+
+    def read(
+        self, i: int, pictures: Tensor, layers: Sequence[str] | None = None, part: str = "network", **options
+    ) -> dict[str, np.ndarray]:
+        """Activations of network i, by the names in `layers`; `options` as in `representations.extract`."""
+        wanted = {name: self.own[i][name] for name in (self.layers if layers is None else layers)}
+        if self.members[i].activations is not None:
+            return {name: self.members[i].activations.layers[own] for name, own in wanted.items()}
+        rows = _read(getattr(self.members[i], part), pictures, list(wanted.values()), **options)
+        return {name: rows[own] for name, own in wanted.items()}
 
 
 def relative_depth(n_layers: int) -> np.ndarray:
@@ -198,6 +127,13 @@ def pairs(members: Sequence[Member], across: bool = False) -> list[tuple[Member,
     return [pair for one, other in combinations(kinds.values(), 2) for pair in zip(one, other, strict=False)]
 
 
+def matched(members: Sequence[Member]) -> list[tuple[Member, Member]]:
+    """All pairs within each kind; a network that is alone of its kind is paired across kinds instead, as in `pairs`."""
+    kinds = [member.architecture for member in members]
+    across = [pair for pair in pairs(members, across=True) if any(kinds.count(m.architecture) == 1 for m in pair)]
+    return pairs(members) + across
+
+
 def same_layers(
     who: Iterable[tuple[Member, Member]],
     acts: Acts,
@@ -222,18 +158,20 @@ def same_layers(
 
     Notes
     -----
-    Units that are silent on all images are left out, without a warning.
+    Units that are silent on all images are left out, without a warning. So are pairs of which `acts` lacks one: the
+    table may be empty.
     """
     found = []
-    for a, b in tqdm(list(who), disable=not progress, desc="pairs of networks"):
-        mine, theirs = acts[a.name], (acts if others is None else others)[b.name]
+    others = acts if others is None else others
+    for a, b in tqdm(_known(who, acts, others), disable=not progress, desc="pairs of networks"):
+        mine, theirs = acts[a.name], others[b.name]
         names = list(theirs)
         for (layer, rows), depth, j in zip(
             mine.items(), relative_depth(len(mine)), corresponding(len(mine), len(names)), strict=True
         ):
             table = _compared({layer: rows}, {names[j]: theirs[names[j]]}, metrics, options)
             found.append(_labelled(table, a, b, layer=layer, depth=depth))
-    return pd.concat(found, ignore_index=True)
+    return pd.concat(found, ignore_index=True) if found else _empty("layer", "depth")
 
 
 def all_layers(
@@ -251,10 +189,10 @@ def all_layers(
 
     Returns
     -------
-    DataFrame with columns architecture, pair, depth_a, depth_b, and those of `compare.compare`
+    DataFrame with columns architecture, pair, depth_a, depth_b, and those of `compare.compare`; empty as `same_layers`
     """
     found = []
-    for a, b in tqdm(list(who), disable=not progress, desc="pairs of networks"):
+    for a, b in tqdm(_known(who, acts, acts), disable=not progress, desc="pairs of networks"):
         table = _compared(acts[a.name], acts[b.name], metrics, options)
         for side, member in (("a", a), ("b", b)):
             layers = list(acts[member.name])
@@ -262,7 +200,19 @@ def all_layers(
                 dict(zip(layers, relative_depth(len(layers)), strict=True))
             )
         found.append(_labelled(table, a, b))
-    return pd.concat(found, ignore_index=True)
+    return pd.concat(found, ignore_index=True) if found else _empty("depth_a", "depth_b")
+
+
+def _known(who: Iterable[tuple[Member, Member]], acts: Acts, others: Acts) -> list[tuple[Member, Member]]:
+    return [(a, b) for a, b in who if a.name in acts and b.name in others]
+
+
+def _empty(*more: str) -> pd.DataFrame:
+    """A table of no pairs, with the columns and types of one of many."""
+    text = ("architecture", "pair", "layer", "metric", "layer_a", "layer_b", "direction")
+    names = ["architecture", "pair", *more, "metric", "layer_a", "layer_b", "direction", "value", "spread", "chance"]
+    names += ["chance_sd", "z", "p", "low", "high", "n_stimuli", "n_units_a", "n_units_b"]
+    return pd.DataFrame({name: pd.Series(dtype=str if name in text else float) for name in names})
 
 
 def _compared(a: Mapping, b: Mapping, metrics: Sequence[str], options: dict) -> pd.DataFrame:

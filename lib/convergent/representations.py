@@ -213,23 +213,39 @@ def load(path: str | Path) -> dict[str, np.ndarray]:
     with different numbers of rows, or values that are not finite.
     """
     path = Path(path)
+    return checked(path, arrays(path))
+
+
+def arrays(path: Path) -> dict[str, np.ndarray]:
+    """What an npz file holds, by name. Raises as `load` for a file that is none, or that needs pickle."""
     if not path.exists():
         raise FileNotFoundError(f"{path} is not here: give the path of an npz file with one array a layer")
     try:
         with np.load(path, allow_pickle=False) as file:
-            layers = {name: np.asarray(file[name]) for name in file.files}
+            return {name: np.asarray(file[name]) for name in file.files}
     except (ValueError, TypeError, OSError, EOFError, zipfile.BadZipFile, zlib.error) as error:
         raise ValueError(f"{path} is not an npz file of plain arrays ({error}): write it with numpy.savez") from error
+
+
+def checked(path: Path, layers: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Layers of a file as float32 (n_stimuli, n_units). Raises ValueError as `load` does."""
+    found = {}
     for name, rows in layers.items():
+        if rows.ndim > 2 and rows.dtype.kind in "fiu":
+            raise ValueError(
+                f"{path}: {name!r} has shape {rows.shape}; a layer is (n_stimuli, n_units). Average over places, as in "
+                f"{name}.reshape({len(rows)}, {rows.shape[1]}, -1).mean(2) where units come second, or keep each place "
+                f"as a unit, {name}.reshape({len(rows)}, -1)"
+            )
         if rows.ndim != 2 or rows.dtype.kind not in "fiu":
             raise ValueError(f"{path}: {name!r} is {rows.dtype} {rows.shape}; a layer is numbers (n_stimuli, n_units)")
         with np.errstate(over="ignore"):  # what is too large for float32 is refused in the next line
-            layers[name] = rows.astype(np.float32, copy=False)
-        if not np.isfinite(layers[name]).all():
+            found[name] = rows.astype(np.float32, copy=False)
+        if not np.isfinite(found[name]).all():
             raise ValueError(f"{path}: {name!r} holds values that are not finite in float32")
-    if not layers:
+    if not found:
         raise ValueError(f"{path} holds no layers")
-    if len({len(rows) for rows in layers.values()}) != 1:
-        counts = ", ".join(f"{name}: {len(rows)}" for name, rows in layers.items())
+    if len({len(rows) for rows in found.values()}) != 1:
+        counts = ", ".join(f"{name}: {len(rows)}" for name, rows in found.items())
         raise ValueError(f"{path}: layers differ in stimuli ({counts}): row i must be the same stimulus in all")
-    return layers
+    return found

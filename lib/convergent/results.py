@@ -29,6 +29,7 @@ from . import __version__, paths
 TIERS = ("smoke", "laptop", "full")
 
 _RECORD = "application/papermill.record/"  # MyST-NB's `glue` reads outputs whose types carry this prefix
+_RENAMED = {"models": "networks", "architecture": "networks"}  # what a parameter was called, where it is no more
 _TYPES = {"int": int, "float": float, "str": str, "bool": bool}
 _run = {"started": time.time(), "parameters": {}}  # of the notebook in this process
 
@@ -126,7 +127,9 @@ def check_parameters(**allowed) -> None:
     types, injected = _declared(shell.user_ns["In"])
     for name in (*injected, *allowed):
         if name not in types:
-            raise ValueError(f"unknown parameter {name!r}.{nearest(name, types)} Parameters: {', '.join(types)}.")
+            now = _RENAMED.get(name)
+            hint = f" It is called {now!r} now." if now in types else nearest(name, types)
+            raise ValueError(f"unknown parameter {name!r}.{hint} Parameters: {', '.join(types)}.")
     values = {name: shell.user_ns[name] for name in types}
     for name, value in values.items():
         check_type(name, value, types[name])

@@ -20,24 +20,25 @@ from scipy import linalg, stats
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from . import colour, compare, geirhos, images, metrics, representations, shifts
+from . import colour, compare, images, metrics, shifts
 from .certainty import silent_units_expected
+from .own_images import Pair
+from .shift_responses import POSITIONS, responses
 from .shifts_spectrum import blurs
 
 WITHIN = "within distribution"
 METRICS = ("linear", "procrustes", "soft_matching")
 SEVERITIES = 6
-POSITIONS = 4  # places of an image that count as stimuli
-HEAD = "head"  # the classifier of every network of the zoo
 
 
 class Set(NamedTuple):
     """One image set: its stimuli, the familiar images from which they were made (None where they were made from
-    others), and the level of the shift."""
+    others), the level of the shift, and the name of the set that it is held against."""
 
     split: images.Split
     familiar: Tensor | None
     level: int
+    against: str = WITHIN
 
 
 def level(name: str, severity: int) -> int:
@@ -45,7 +46,9 @@ def level(name: str, severity: int) -> int:
     return int(np.ceil(severity * len(shifts.SHIFTS[name].levels) / SEVERITIES))
 
 
-def sets(data: images.Dataset, n: int, severity: int = 3, seed: int = 0) -> dict[str, Set]:
+def sets(
+    data: images.Dataset, n: int, severity: int = 3, seed: int = 0, own: Mapping[str, Pair] | None = None
+) -> dict[str, Set]:
     """The familiar test images, and the same images under each shift.
 
     Every set has one level. In the sets of Geirhos et al. (2018), which the paper takes, levels are mixed.
@@ -54,6 +57,8 @@ def sets(data: images.Dataset, n: int, severity: int = 3, seed: int = 0) -> dict
     ----------
     data : images.Dataset; `n` of its test images are taken, balanced over classes
     severity : 1 to 6, see `level`
+    own : name -> shifts of the reader's own, of `own_images.pair`; at most `n` images of each. The originals make a set
+        of their own ("<name>, original"), against which the shifted ones are held
 
     Returns
     -------
@@ -69,29 +74,17 @@ def sets(data: images.Dataset, n: int, severity: int = 3, seed: int = 0) -> dict
             found[name] = Set(split.sample(min(n, len(split)), seed, balanced=False), None, at)
         else:
             found[name] = Set(split, chosen.test.images, at)
+    for name, pair in (own or {}).items():
+        some = np.random.default_rng(seed).permutation(len(pair.labels))[:n]
+        before, after = (images.Split(pictures, pair.labels)[some] for pictures in (pair.original, pair.shifted))
+        found[f"{name}, original"] = Set(before, before.images, 0)
+        found[name] = Set(after, before.images, 1, f"{name}, original")
     return found
 
 
-def responses(
-    networks: Sequence[nn.Module], groups: Mapping[str, Set], layers: Sequence[str]
-) -> tuple[dict[tuple[str, int], dict[str, np.ndarray]], pd.DataFrame]:
-    """What the layers of networks of the zoo say about every set, and how often they are right about it.
-
-    Returns
-    -------
-    dict (set, number of the network) -> layer -> activations (n_stimuli, n_units), four places of an image
-    DataFrame with columns shift, network, accuracy (share of the labelled images; NaN where there are none), n_labelled
-    """
-    acts, right = {}, []
-    for name, group in groups.items():
-        labels = group.split.labels.numpy()
-        labelled = labels != geirhos.NO_CLASS
-        for i, network in enumerate(networks):
-            rows = representations.extract(network, group.split.images, [*layers, HEAD], n_positions=POSITIONS)
-            correct = (rows.pop(HEAD).argmax(1) == labels)[labelled]
-            right.append((name, i, correct.mean() if len(correct) else np.nan, len(correct)))
-            acts[name, i] = rows
-    return acts, pd.DataFrame(right, columns=["shift", "network", "accuracy", "n_labelled"])
+def originals(groups: Mapping[str, Set]) -> dict[str, str]:
+    """Shift of the reader's own -> the set of its original images."""
+    return {name: group.against for name, group in groups.items() if group.against != WITHIN}
 
 
 def alignments(
@@ -99,6 +92,7 @@ def alignments(
     names: Sequence[str] = METRICS,
     nulls: int = 3,
     progress: bool = False,
+    against: Mapping[str, str] | None = None,
 ) -> pd.DataFrame:
     """Held-out alignment of corresponding layers, for every pair of networks on every set.
 
@@ -107,6 +101,7 @@ def alignments(
     acts : of `responses`
     names : of metrics
     nulls : shuffles of images for the chance level, of the first pair of networks only
+    against : of `originals`: sets that are held against others than the first; those others get no rows
 
     Returns
     -------
@@ -128,10 +123,13 @@ def alignments(
             about = {"shift": name, "pair": f"{i}-{j}", "layer": layer, "n_images": n}
             found += [about | {"metric": metric} | row for metric, row in scores.items()]
     table = pd.DataFrame(found)
-    familiar = table[table["shift"] == shown[0]].drop(columns=["shift", "spread", "chance"])
-    familiar = familiar.rename(columns={"value": "within"})
+    against = against or {}
+    familiar = table[table["shift"].isin([shown[0], *against.values()])].drop(columns=["spread", "chance"])
+    familiar = familiar.rename(columns={"value": "within", "shift": "against"})
     table = table[(table["shift"] != shown[0]) | (table.n_images == count[shown[0]])]
-    table = table.merge(familiar, on=["pair", "layer", "n_images", "metric"])
+    table = table[~table["shift"].isin(list(against.values()))]
+    table = table.assign(against=[against.get(name, shown[0]) for name in table["shift"]])
+    table = table.merge(familiar, on=["against", "pair", "layer", "n_images", "metric"]).drop(columns="against")
     at = {layer: k / max(1, len(layers) - 1) for k, layer in enumerate(layers)}
     return table.assign(drop=table.within - table.value, depth=table.layer.map(at))
 
@@ -227,12 +225,14 @@ def statistical_distance(familiar: np.ndarray, others: np.ndarray) -> float:
 def sizes(groups: Mapping[str, Set]) -> pd.DataFrame:
     """How large each shift is: columns shift, pixels (`shifts.distance`, in grey levels; NaN where a set was made from
     other images), statistics (`statistical_distance` to the familiar images)."""
-    familiar = statistics(groups[WITHIN].split.images)
-    found = []
+    found, bases = [], {WITHIN, *originals(groups).values()}
+    familiar = {name: statistics(groups[name].split.images) for name in bases}
     for name, group in groups.items():
+        if name in bases - {WITHIN}:
+            continue
         pictures = group.split.images
         pixels = np.nan if group.familiar is None else shifts.distance(pictures, group.familiar)
-        found.append((name, pixels, statistical_distance(familiar, statistics(pictures))))
+        found.append((name, pixels, statistical_distance(familiar[group.against], statistics(pictures))))
     return pd.DataFrame(found, columns=["shift", "pixels", "statistics"])
 
 
