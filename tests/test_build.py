@@ -87,7 +87,10 @@ def test_a_chapter_is_executed_again_only_when_something_it_depends_on_has_chang
     (root / "constraints.txt").write_text("torch==2.0\n")
     third = run()
     assert third not in (first, second)
-    assert run({"tier": "smoke"}) not in (first, second, third)
+    (root / "lib" / "convergent" / "claims.yml").write_text("rule: another\n")
+    fourth = run()
+    assert fourth not in (first, second, third), "the boxes show the claims of the file"
+    assert run({"tier": "smoke"}) not in (first, second, third, fourth)
 
 
 def test_a_failing_cell_is_named_and_the_notebook_kept_as_far_as_it_got(builder, book, run):

@@ -135,8 +135,8 @@ def interval(values: pd.Series, by: str = "network", level: float = 0.95) -> tup
     (low, high, n_independent) : networks, or pairs no two of which share a network. All pairs of one architecture:
         `certainty.over_networks`. Networks, and pairs that share none: Student's t. Architectures are independent of
         each other, and their variances add. The limits are NaN for fewer than three networks (pairs that share none) of
-        any architecture and where pairs are missing; and, as n_independent is None, where names do not tell who is in
-        them or nothing was measured
+        any architecture and where pairs are missing. They are NaN, and n_independent None, where nothing was measured
+        or names do not tell who is in a pair
     """
     if values.empty:
         return math.nan, math.nan, None
