@@ -125,7 +125,7 @@ def matrix(found: np.ndarray, names: Sequence[str], begins: Sequence[int], chanc
     chance, high : of mirror-symmetric bases, the mean and the 95th percentile
     """
     many = len(names) > 8
-    figure, ax = plt.subplots(figsize=(WIDTH, WIDTH * (0.62 if many else 0.7)))
+    figure, ax = plt.subplots(figsize=(WIDTH, WIDTH * (0.62 if many else 0.7)), layout="constrained")
     shown = ax.imshow(found, cmap="cividis", vmin=0, vmax=1, interpolation="nearest")
     ends = [*begins[1:], len(found)]
     for edge in begins[1:]:
@@ -138,7 +138,6 @@ def matrix(found: np.ndarray, names: Sequence[str], begins: Sequence[int], chanc
     bar = figure.colorbar(shown, ax=ax, shrink=0.8, label="diagonality")
     for level, style in ((chance, "--"), (high, ":")):
         bar.ax.axhline(level, color="white", linewidth=2, linestyle=style)
-    figure.tight_layout()
     return figure
 
 

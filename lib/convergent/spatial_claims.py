@@ -8,6 +8,7 @@ import pandas as pd
 from . import claims, spatial_forms
 from .spatial_layers import dimensions, later
 from .spatial_pairs import (
+    BETWEEN,
     FIRST,
     HIGH,
     KINDS_OF_NETWORK,
@@ -36,7 +37,7 @@ def conditions(layers: pd.DataFrame, table: pd.DataFrame, fits: pd.DataFrame) ->
     -----
     Conditions are the kinds of comparison, each with its chance level; the effective dimension as a share of the number
     of pixels; what each form explains, and its width at both ends of a network. Widths, and which form is better, are
-    asked of filters over 3x3 only: in 3x3 pixels the two forms are nearly the same family.
+    asked of filters over 3x3 only: in 3x3 pixels either form is a choice of one angle.
     """
     parts = [pd.DataFrame(columns=["network", "condition", "value"])]
     for kind, rows in table.dropna(subset=HIGH).groupby("kind", sort=False):
@@ -69,8 +70,10 @@ def weigh(claim: str, source: str, runs: Mapping[str, pd.DataFrame], high: str, 
         both = both[both.network.isin(whole[whole == 2].index)]
         if both.empty:
             row[run] = "not measured"
-        else:
-            row |= {k: v for k, v in claims.weigh(claim, source, {run: both}, high, low).items() if k.startswith(run)}
+            continue
+        if both.network.str.contains(BETWEEN, regex=False).any():
+            both = both.rename(columns={"network": "pair"})
+        row |= {k: v for k, v in claims.weigh(claim, source, {run: both}, high, low).items() if k.startswith(run)}
     return row
 
 

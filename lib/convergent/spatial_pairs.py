@@ -23,6 +23,7 @@ UNTRAINED = "two layers of one untrained network"
 KINDS = (HALVES, SEEDS, SETS, SIZES, LABELS, KINDS_OF_NETWORK, LAYERS, FIRST, UNTRAINED)
 BY_CHANCE = {"any": "random bases", "mirror": "mirror-symmetric bases"}
 HIGH = "95 % of mirror-symmetric bases"  # what a claim has to exceed: 95th percentile
+BETWEEN = " – "  # the names of two networks that are compared
 NETWORK = ["image_set", "labels", "architecture", "seed"]
 
 
@@ -93,7 +94,7 @@ def _comparisons(layers: pd.DataFrame) -> Iterator[tuple]:
         kind = _partners(one, two, few, n_seeds)
         if kind is None:
             continue
-        unit = f"{called(one)} – {called(two)}"
+        unit = f"{called(one)}{BETWEEN}{called(two)}"
         if kind == KINDS_OF_NETWORK:  # their layers do not correspond
             for a, b in product(later(own).itertuples(), later(others).itertuples()):
                 yield kind, unit, a, b
