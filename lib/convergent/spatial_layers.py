@@ -115,7 +115,7 @@ def of_members(members, image_set: str) -> pd.DataFrame:
 
     Parameters
     ----------
-    members : `populations.Member` of each
+    members : `named_networks.Member` of each
     image_set : title of what they were trained on
 
     Returns
