@@ -153,6 +153,11 @@ def check_shown(listed: str) -> None:
     check(listed, {"activations": why})
 
 
+def check_weights(listed: str) -> None:
+    """`check` for a chapter that reads weights, of which a file of activations has none."""
+    check(listed, {"activations": "it reads weights, and a file of activations has none"})
+
+
 def check_followed(name: str) -> None:
     """Raise ValueError for anything but one of our architectures: what is followed through training is trained here.
 
