@@ -9,7 +9,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import fft, linalg
 
-from convergent import networks, plots, plots_spatial, spatial_claims, spatial_forms, spatial_layers, spatial_pairs
+from convergent import (
+    claims,
+    networks,
+    plots,
+    plots_spatial,
+    spatial_claims,
+    spatial_forms,
+    spatial_layers,
+    spatial_pairs,
+)
 from convergent import spatial_sets as sets
 from convergent.spatial_filters import spatial_covariance
 from convergent.spatial_forms import FORMS
@@ -356,17 +365,21 @@ def test_networks_with_the_same_initial_weights_are_not_compared_across_sets_and
     assert all("seed 0" in unit and "seed 1" in unit for unit in units[spatial_pairs.SETS])
 
 
+def rows(runs, prefix):
+    return [spatial_claims.weigh(name, runs) for name in claims.ids(prefix)]
+
+
 def test_claims_follow_what_was_planted():
     table = study()
     pairs, fits = spatial_pairs.pairs(table, n=40), spatial_pairs.forms(table, n=10)
     run = {"a run": spatial_claims.conditions(table, pairs, fits)}
-    verdicts = {row["claim"]: row.get("a run: verdict") for row in spatial_claims.of_the_paper(run)}
+    verdicts = {row["claim"]: row.get("a run: verdict") for row in rows(run, "spatial_")}
     assert verdicts["the same set on other image sets"] == "reproduced"
     assert verdicts["the same set for other filter sizes"] == "reproduced"
     assert verdicts["the same set with random labels"] == "not reproduced"
     assert verdicts["the first layer is another matter"] == "reproduced"
     assert verdicts["low-dimensional"] == "not reproduced"
-    controls = {row["claim"]: row for row in spatial_claims.of_ours(run)}
+    controls = {row["claim"]: row for row in rows(run, "alike_")}
     assert controls["the same set for another seed"]["a run: verdict"] == "reproduced"
     assert controls["… better than cosines do"]["a run: verdict"] == "not reproduced"
 
@@ -376,9 +389,9 @@ def test_a_run_without_a_comparison_is_marked_and_an_empty_one_too():
     one = spatial_claims.conditions(table, spatial_pairs.pairs(table, n=5), spatial_pairs.forms(table, n=5))
     nothing = table.head(0)
     none = spatial_claims.conditions(nothing, spatial_pairs.pairs(nothing), spatial_pairs.forms(nothing))
-    rows = spatial_claims.of_the_paper({"one": one, "none": none}) + spatial_claims.of_ours({"one": one, "none": none})
-    assert all(row["none"] == "not measured" for row in rows)
-    assert {row["claim"] for row in rows if row["one"] == "not measured"} >= {"the same set on other image sets"}
+    found = [row for prefix in ("spatial_", "alike_") for row in rows({"one": one, "none": none}, prefix)]
+    assert all(row["none"] == "not measured" for row in found)
+    assert {row["claim"] for row in found if row["one"] == "not measured"} >= {"the same set on other image sets"}
 
 
 def test_a_mean_over_networks_has_an_interval_and_one_network_none():

@@ -9,6 +9,7 @@ from collections.abc import Mapping
 import numpy as np
 import pandas as pd
 
+from . import claims, claims_ledger
 from . import encoding_activations as activations
 from .encoding_networks import ACROSS, FEW_TRUE, RANDOMS, SAME, TRUE_RANDOM
 from .encoding_similarity import ALIGNED, UNALIGNED
@@ -158,49 +159,32 @@ def numbers(
     return {name: float(value) for name, value in found.items()}
 
 
-def tests(plain: Runs, dimensions: Runs, similarities: Runs, cosines: Runs, shares: Runs, sources: Runs) -> list[tuple]:
-    """The chapter's claims, each as `claims.weigh` takes it; without those that no run has measured.
+def rows(plain: Runs, dimensions: Runs, similarities: Runs, cosines: Runs, shares: Runs, sources: Runs) -> list[dict]:
+    """The chapter's claims, as `claims.show` takes them; what no run has measured is marked so.
 
     Parameters
     ----------
     plain, dimensions, similarities, cosines, sources : title of the run -> the chapter's tables
     shares : title of the run -> as `encoding_truncation.above_guessing` gives it
     """
-    by, apart, fades, marked, lead, grows, more, keeps, why = (
-        {run: made(table) for run, table in tables.items()}
-        for made, tables in (
-            (by_layer, similarities),
-            (lambda table: by_layer(table, ACROSS), similarities),
-            (fading, similarities),
-            (labels, similarities),
-            (leading, cosines),
-            (growing, dimensions),
-            (classes, dimensions),
-            (accuracies, plain),
-            (explained, sources),
-        )
-    )
-    where = {name: f"Guth & Ménard 2024, {name}" for name in ("section 2.3", "Fig. 2", "Fig. 3", "Fig. 4")}
-    control, ours, ninth = "(the control)", "(ours)", "nine tenths"
-    fig2, fig3, fig4 = where["Fig. 2"], where["Fig. 3"], where["Fig. 4"]
-    outputs, fresh, learned = activations.OUTPUTS, activations.FRESH, activations.LEARNED
-    rows = [
-        ("frozen filters keep most of the accuracy", where["section 2.3"], keeps, "factorised", "nine tenths of plain"),
-        ("aligned, leading directions of two seeds agree", fig2, lead, ALIGNED, "5 base levels"),
-        ("… without alignment they do not", fig2, lead, "5 base levels", UNALIGNED),
-        ("aligned weights are more alike than weights as they are", fig2, by, ALIGNED, UNALIGNED),
-        ("… and at least half as alike as samples of one population", ours, by, ALIGNED, HALF),
-        ("nearly all accuracy comes from the ranks that agree", fig2, shares, "agreed ranks", ninth),
-        ("… with normalisation as it was", control, shares, "agreed ranks, not retuned", ninth),
-        ("… and more than from the other ranks", control, shares, "agreed ranks", "the other ranks"),
-        ("other images: weights are alike beyond chance", fig4, apart, ALIGNED, CHANCE),
-        ("… and less so with depth", fig4, fades, FIRST_HALF, SECOND_HALF),
-        ("dimension grows with depth", fig3, grows, SECOND_HALF, FIRST_HALF),
-        ("… and with the number of classes", fig3, more, "more classes", "fewer classes"),
-        ("two random labellings are more alike than true × random", fig4, marked, RANDOMS, TRUE_RANDOM),
-        ("two seeds on true labels are more alike than true × random", fig4, marked, SAME, TRUE_RANDOM),
-        ("… as are true labels of few and of all images", control, marked, FEW_TRUE, TRUE_RANDOM),
-        ("trained neurons align outputs more than random ones do", ours, why, outputs, fresh),
-        ("… of which redrawing from the learned covariance keeps half", ours, why, learned, "half way"),
-    ]
-    return [row for row in rows if any({*row[3:]} <= set(table.condition) for table in row[2].values())]
+    kinds = {  # the second word of a claim's id -> what it compares
+        "keeps": (accuracies, plain),
+        "lead": (leading, cosines),
+        "by": (by_layer, similarities),
+        "apart": (lambda table: by_layer(table, ACROSS), similarities),
+        "fades": (fading, similarities),
+        "marked": (labels, similarities),
+        "grows": (growing, dimensions),
+        "more": (classes, dimensions),
+        "why": (explained, sources),
+    }
+    told = {kind: {run: made(table) for run, table in tables.items()} for kind, (made, tables) in kinds.items()}
+    told["shares"] = shares
+    found = []
+    for name in claims.ids("weights_"):
+        claim, runs = claims_ledger.get(name), told[name.split("_")[1]]
+        if any({claim.high, claim.low} <= set(table.condition) for table in runs.values()):
+            found.append(claims.weigh(name, runs))
+        else:
+            found.append(claims.row(claim.claim, claim.source, dict.fromkeys(runs, "not measured"), name))
+    return found
