@@ -4,7 +4,7 @@ Each gives columns pair (or network), condition, value. Where a claim is about l
 for itself ("0 × 1, layer3"), because two seeds alone make one pair.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 import numpy as np
 import pandas as pd
@@ -159,11 +159,14 @@ def numbers(
     return {name: float(value) for name, value in found.items()}
 
 
-def rows(plain: Runs, dimensions: Runs, similarities: Runs, cosines: Runs, shares: Runs, sources: Runs) -> list[dict]:
+def rows(
+    ids: Iterable[str], plain: Runs, dimensions: Runs, similarities: Runs, cosines: Runs, shares: Runs, sources: Runs
+) -> list[dict]:
     """The chapter's claims, as `claims.show` takes them; what no run has measured is marked so.
 
     Parameters
     ----------
+    ids : of claims; the second word says which table holds what they compare
     plain, dimensions, similarities, cosines, sources : title of the run -> the chapter's tables
     shares : title of the run -> as `encoding_truncation.above_guessing` gives it
     """
@@ -181,7 +184,7 @@ def rows(plain: Runs, dimensions: Runs, similarities: Runs, cosines: Runs, share
     told = {kind: {run: made(table) for run, table in tables.items()} for kind, (made, tables) in kinds.items()}
     told["shares"] = shares
     found = []
-    for name in claims.ids("weights_"):
+    for name in ids:
         claim, runs = claims_ledger.get(name), told[name.split("_")[1]]
         if any({claim.high, claim.low} <= set(table.condition) for table in runs.values()):
             found.append(claims.weigh(name, runs))
