@@ -57,7 +57,10 @@ def test_the_published_table_has_every_network_and_agrees_with_the_shipped_ones(
         assert rows.through_training.sum() >= n_kept
         assert set(rows.epochs) == {recipe.epochs}
         assert (rows.test_accuracy > 5 * rows.chance).all()
+    listed = {architecture for architecture, *_ in zoo_table.NETWORKS}  # the others are in tables of chapters 9 and 10
     for record in json.loads((ROOT / "data" / "zoo" / "manifest.json").read_text()):
+        if record["architecture"] not in listed:
+            continue
         mine = table[(table.architecture == record["architecture"]) & (table.image_set == record["title"])]
         [row] = mine[mine.seed == record["seed"]].itertuples()
         assert row.test_accuracy == pytest.approx(record["accuracy"], abs=1e-6)
