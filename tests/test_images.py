@@ -347,7 +347,7 @@ def test_an_interrupt_ends_decoding_at_once(tmp_path, monkeypatch):
 
     decodings = []
     monkeypatch.setattr(image_files, "tqdm", interrupted)
-    monkeypatch.setattr(image_files, "_decode", lambda *_: decodings.append(time.sleep(0.005)) or 0)
+    monkeypatch.setattr(image_files, "decode", lambda *_: decodings.append(time.sleep(0.005)) or 0)
     folder = make_folder(tmp_path / "mine", n_train=100)
     with pytest.raises(KeyboardInterrupt):
         images.load(folder)
