@@ -1,14 +1,17 @@
 """Every chapter runs, says where its numbers came from, and refuses what it cannot run with before it starts."""
 
+import io
 import json
 
 import nbformat
+import numpy as np
+import pandas as pd
 import papermill
 import pytest
 from safetensors.torch import save_file
 
 from conftest import ROOT
-from convergent import networks
+from convergent import images, networks, representations
 from convergent.results import read_records
 
 
@@ -95,3 +98,55 @@ def test_chapters_4_and_5_run_on_networks_of_other_packages(builder, tmp_path, s
     executed = builder.execute(ROOT, notebook, tmp_path, {"tier": "smoke", "networks": named})
     assert builder.missing_records(nbformat.read(executed, 4)) == []
     assert read_records(executed)["main"] == "torchvision:squeezenet1_1 x torchvision:mobilenet_v3_small"
+
+
+@pytest.fixture
+def activations(tmp_path):
+    """Names of three files of activations, each of one network on the same images."""
+    shown = images.load("cave").test[:200:2]
+    for seed in range(3):
+        network = networks.load("cnn6", width=0.25, seed=seed)
+        layers = representations.extract(network, shown.images, spatial="pool")
+        np.savez(tmp_path / f"{seed}.npz", labels=shown.labels, image_ids=np.arange(0, 200, 2), **layers)
+    return ",".join(f"activations:{tmp_path / f'{seed}.npz'}" for seed in range(3))
+
+
+@pytest.mark.parametrize("stem", ["02_metrics", "04_depth", "05_layer_correspondence"])
+def test_chapters_2_4_and_5_run_on_activations_alone(builder, tmp_path, activations, stem):
+    notebook = ROOT / "notebooks" / f"{stem}.ipynb"
+    executed = builder.execute(ROOT, notebook, tmp_path, {"tier": "smoke", "networks": activations})
+    assert read_records(executed)["n_pairs"] == 3
+    *_, (_, last) = outputs(nbformat.read(executed, 4))
+    assert last.metadata.provenance.data.startswith("activations of 0, 1, 2, SHA-256")
+
+
+@pytest.mark.parametrize(
+    ("stem", "says"),
+    [
+        ("03_chance_and_certainty", "activations cannot be shown any"),
+        ("06_training", "Weights and activations have no past"),
+        ("07_distribution_shift", "activations cannot be shown any"),
+    ],
+)
+def test_a_chapter_that_cannot_take_activations_says_why_before_any_work(builder, tmp_path, activations, stem, says):
+    notebook = ROOT / "notebooks" / f"{stem}.ipynb"
+    with pytest.raises(builder.BuildError, match=says):
+        builder.execute(ROOT, notebook, tmp_path, {"tier": "smoke", "networks": activations})
+
+
+def test_the_former_name_of_a_parameter_is_answered_with_its_present_one(builder, tmp_path):
+    for stem, former in (("04_depth", "models"), ("07_distribution_shift", "architecture")):
+        with pytest.raises(builder.BuildError, match=f"unknown parameter '{former}'. It is called 'networks' now"):
+            builder.execute(ROOT, ROOT / "notebooks" / f"{stem}.ipynb", tmp_path, {former: "cnn6"})
+
+
+def test_chapter_7_holds_a_shift_of_ones_own_against_its_own_originals(builder, tmp_path):
+    shown = images.load("cave").test[:100]
+    np.savez(tmp_path / "fog.npz", original=shown.images, shifted=shown.images // 2 + 110, labels=shown.labels)
+    notebook = ROOT / "notebooks" / "07_distribution_shift.ipynb"
+    parameters = {"tier": "smoke", "own_shifts": str(tmp_path / "fog.npz")}
+    table = read_records(builder.execute(ROOT, notebook, tmp_path, parameters))["table_shift"]
+    rows = pd.read_csv(io.StringIO(table)).groupby("shift").first()
+    assert "fog" in rows.index
+    assert "fog, original" not in rows.index
+    assert rows.pixels["fog"] > 20
