@@ -111,8 +111,8 @@ def activations(tmp_path):
     return ",".join(f"activations:{tmp_path / f'{seed}.npz'}" for seed in range(3))
 
 
-@pytest.mark.parametrize("stem", ["04_depth", "05_layer_correspondence"])
-def test_chapters_4_and_5_run_on_activations_alone(builder, tmp_path, activations, stem):
+@pytest.mark.parametrize("stem", ["02_metrics", "04_depth", "05_layer_correspondence"])
+def test_chapters_2_4_and_5_run_on_activations_alone(builder, tmp_path, activations, stem):
     notebook = ROOT / "notebooks" / f"{stem}.ipynb"
     executed = builder.execute(ROOT, notebook, tmp_path, {"tier": "smoke", "networks": activations})
     assert read_records(executed)["n_pairs"] == 3

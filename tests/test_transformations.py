@@ -292,11 +292,12 @@ def test_a_metric_that_orders_changes_as_a_use_does_follows_it():
 
     rising = [0.1, 0.2, 0.5, 0.7, 0.9]
     scores = table(same=rising, opposite=rising[::-1], rounding=[0.3, 0.3004, 0.2999, 0.8, 0.9])
-    shares = table(use=[0.2, 0.3, 0.6, 0.8, 1.0], flat=[0.5, 0.5, 0.5, 0.6, 0.7])
+    shares = table(use=[0.2, 0.3, 0.6, 0.8, 1.0], flat=[0.5, 0.5, 0.5, 0.6, 0.7], unmoved=[1.0, 1.0, 0.998, 1.0, 1.0])
     found = uses.following(scores, shares).set_index(["metric", "use"]).value
     assert found["same", "use"] == pytest.approx(1)
     assert found["opposite", "use"] == pytest.approx(-1)
     assert found["rounding", "flat"] == pytest.approx(1), "differences below two decimals are ties"
+    assert np.isnan(found["same", "unmoved"]), "a use that nothing changes sets no order to follow"
 
 
 @smoke

@@ -120,14 +120,16 @@ def _shade(value: float) -> str:
 
 
 def following(tables: dict[str, pd.DataFrame]) -> plt.Figure:
-    """Heat maps of metrics by uses, rank correlations averaged over networks; a panel a run."""
+    """Heat maps of metrics by uses, rank correlations averaged over networks; a panel a run, a dash where undefined."""
     figure, axes = plt.subplots(1, len(tables), figsize=(WIDTH, 4.3), sharey=True, squeeze=False)
     for ax, (title, table) in zip(axes[0], tables.items(), strict=True):
         order = {"index": "metric", "columns": "use", "values": "value", "sort": False}
-        mean = table.pivot_table(**order)
+        mean = table.pivot_table(**order, dropna=False)
         text = mean.map(lambda value: f"{value:.2f}".replace("0.", "."))
         look = {"vmin": 0, "vmax": 1, "cmap": "cividis", "annot": text, "fmt": "", "annot_kws": {"size": 10}}
         sns.heatmap(mean, ax=ax, cbar=False, **look)
+        for row, column in np.argwhere(mean.isna().to_numpy()):
+            ax.text(column + 0.5, row + 0.5, "–", ha="center", va="center", size=10)
         ax.set(xlabel="", ylabel="", title=title)
         ax.tick_params(axis="x", rotation=40, length=0)
         plt.setp(ax.get_xticklabels(), ha="right", rotation_mode="anchor")

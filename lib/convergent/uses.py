@@ -110,7 +110,8 @@ def following(scores: pd.DataFrame, shares: pd.DataFrame) -> pd.DataFrame:
 
     Returns
     -------
-    DataFrame with columns network, metric, use, value
+    DataFrame with columns network, metric, use, value; NaN where the metric, or the share of answers, is the same for
+    all transformations, so that there is no order to follow
     """
     keys = ["network", "transformation", "strength"]
     wide = [table.set_index([*keys, "metric"]).value.unstack("metric") for table in (scores, shares)]
@@ -119,8 +120,10 @@ def following(scores: pd.DataFrame, shares: pd.DataFrame) -> pd.DataFrame:
         one, other = (table.xs(network, level="network") for table in wide)
         for metric in scores.metric.unique():
             for use in shares.metric.unique():
-                value = spearmanr(one[metric].round(2), other[use].reindex(one.index).round(2)).statistic
-                rows.append((network, metric, use, float(value)))
+                said, share = one[metric].round(2), other[use].reindex(one.index).round(2)
+                ordered = said.nunique() > 1 and share.nunique() > 1
+                value = float(spearmanr(said, share).statistic) if ordered else np.nan
+                rows.append((network, metric, use, value))
     return pd.DataFrame(rows, columns=["network", "metric", "use", "value"])
 
 
