@@ -5,6 +5,7 @@ from torch import nn
 
 from convergent import networks
 from convergent.networks import ARCHITECTURES, layers, load
+from convergent.padded import PaddedConv2d
 from convergent.representations import extract, recording
 from tiny import assert_same_weights
 
@@ -97,7 +98,7 @@ def test_vgg11_is_simplified_as_guth_and_menard_do():
     convolutions = 0
     for name in layers(network):
         steps = [type(m) for m in network.get_submodule(name) if not isinstance(m, nn.MaxPool2d)]
-        assert steps == [nn.Conv2d, nn.ReLU, nn.BatchNorm2d], "batch norm follows the nonlinearity"
+        assert steps == [PaddedConv2d, nn.ReLU, nn.BatchNorm2d], "batch norm follows the nonlinearity"
         convolutions += 1
     assert convolutions == 8
     assert not any(m.affine for m in network.modules() if isinstance(m, nn.BatchNorm2d))

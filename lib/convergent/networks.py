@@ -17,6 +17,7 @@ from torch.nn.functional import interpolate
 from torchvision.models.resnet import BasicBlock
 
 from . import factorised
+from .padded import PaddedConv2d
 
 
 class Normalise(nn.Module):
@@ -93,7 +94,7 @@ def vgg11(n_classes: int = 10, width: float = 1.0, kernel_size: int = 3) -> Imag
             pooling = [nn.MaxPool2d(2)]
             continue
         n_out = _scaled(entry, width)
-        convolution = nn.Conv2d(n_in, n_out, kernel_size, padding=kernel_size // 2, bias=False)
+        convolution = PaddedConv2d(n_in, n_out, kernel_size)
         norm = nn.BatchNorm2d(n_out, affine=False)
         blocks[f"layer{len(blocks) + 1}"] = nn.Sequential(*pooling, convolution, nn.ReLU(inplace=True), norm)
         n_in, pooling = n_out, []
