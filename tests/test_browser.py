@@ -130,6 +130,8 @@ def test_a_page_has_no_error_and_asks_no_foreign_host(visit, address, name):
 def test_a_page_fits_a_phone(visit, name):
     browser = visit(name, width=390)
     assert browser.execute_script("return document.documentElement.scrollWidth") <= 390
+    too_wide = "const a = document.querySelector('article.bd-article'); return a ? a.scrollWidth - a.clientWidth : 0"
+    assert browser.execute_script(too_wide) <= 0, "the article as a whole must not scroll sideways either"
 
 
 # --- chapters ----------------------------------------------------------------------------------------
