@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from convergent import networks, spatial_layers, spatial_pairs, spatial_table, zoo
+from convergent import networks, published, spatial_layers, spatial_pairs, spatial_table, zoo
 from convergent.spatial_table import Wanted
 
 pytestmark = pytest.mark.smoke
@@ -63,7 +63,7 @@ def test_filling_goes_on_where_it_was_and_leaves_rows_as_they_are(tmp_path, trai
     assert trained == [WANTED[1]]
     after = path.read_text().splitlines()
     assert set(before) <= set(after)
-    table = pd.read_csv(path, dtype=spatial_table.WORDS)
+    table = pd.read_csv(path, dtype=published.WORDS)
     order = list(dict.fromkeys(zip(table.labels, table.seed, strict=True)))
     assert order == [(w.labels, w.seed) for w in WANTED]
     assert set(table.image_set) == {"The cave"}  # few images of a set are of the set
@@ -116,10 +116,10 @@ def test_published_covariances_are_covariances_and_their_networks_know_something
 def test_published_covariances_are_those_of_the_shipped_networks_before_and_after_training():
     table = spatial_table.read().query("architecture == 'cnn6' and dataset == 'cave' and seed == 0")
     [shipped] = zoo.get("cnn6", "cave", [0])
-    for network, published in ((shipped.network, table), (shipped.untrained, spatial_table.untrained(table))):
+    for network, listed in ((shipped.network, table), (shipped.untrained, spatial_table.untrained(table))):
         again = spatial_layers.of_network(network, splits=0)
-        assert len(published) == len(again) == 6
-        for one, two in zip(published.covariance, again.covariance, strict=True):
+        assert len(listed) == len(again) == 6
+        for one, two in zip(listed.covariance, again.covariance, strict=True):
             np.testing.assert_allclose(one, two, atol=1e-6)
 
 

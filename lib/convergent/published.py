@@ -9,12 +9,15 @@ import io
 import json
 import os
 import tempfile
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 
 from . import paths, results
 
+WORDS = {"labels": str}  # pandas takes a column of "true" for truth values
 AS_TEXT = {"dtype": str, "keep_default_na": False}
 
 
@@ -34,7 +37,42 @@ def read(name: str) -> tuple[pd.DataFrame, dict]:
         raise FileNotFoundError(
             f"no published table {name!r}; there are: {', '.join(sorted(p.stem for p in folder.glob('*.csv')))}"
         )
-    return pd.read_csv(path), json.loads((folder / f"{name}.json").read_text())
+    return pd.read_csv(path, dtype=WORDS), json.loads((folder / f"{name}.json").read_text())
+
+
+def complete(
+    path: Path,
+    key: Sequence[str],
+    wanted: Sequence[tuple],
+    rows: Callable[[tuple], pd.DataFrame | None],
+) -> pd.DataFrame:
+    """Add to the table at `path` what it lacks, one key at a time.
+
+    A killed run loses the one that it was at. Rows that are there are left as they are, to the last digit; those that
+    are not wanted (any more) stand at the end.
+
+    Parameters
+    ----------
+    key : columns that say what a row is of
+    wanted : values of these columns, in the order that the table is to have
+    rows : the rows of one key, among them the columns of `key`; None to leave it out
+
+    Returns
+    -------
+    The whole table, as text
+    """
+    found = pd.read_csv(path, **AS_TEXT) if path.exists() else pd.DataFrame(columns=list(key))
+    place = {tuple(map(str, one)): i for i, one in enumerate(wanted)}
+    for one, named in zip(wanted, list(place), strict=True):
+        if (found[list(key)] == list(named)).all(axis=1).any() or (new := rows(one)) is None:
+            continue
+        found = pd.concat([found, new.astype(str)])
+        order = [place.get(old, len(place)) for old in found[list(key)].itertuples(index=False, name=None)]
+        found = found.iloc[np.argsort(order, kind="stable")].reset_index(drop=True)
+        unfinished = path.with_suffix(".unfinished")
+        found.to_csv(unfinished, index=False, lineterminator="\n")
+        os.replace(unfinished, path)
+    return found
 
 
 def load(name: str) -> dict[str, pd.DataFrame]:

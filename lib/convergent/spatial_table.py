@@ -6,9 +6,9 @@ on where it was stopped; `--only-cached` takes only networks that need not be tr
 
 import argparse
 import json
-import os
 import re
 from collections.abc import Iterable
+from contextlib import nullcontext
 from pathlib import Path
 from typing import NamedTuple
 
@@ -19,7 +19,6 @@ from . import encodings, networks, paths, published, results, spatial_pairs, zoo
 from .spatial_layers import about, of_network
 
 NAME = "spatial_covariances"
-WORDS = {"labels": str}  # pandas takes a column of "true" for truth values
 UNITS = 1_000_000  # a covariance with trace 1 is written in millionths
 
 
@@ -80,7 +79,7 @@ def read() -> pd.DataFrame:
     path = paths.data() / "published" / f"{NAME}.csv"
     if not path.exists():
         return pd.DataFrame(columns=COLUMNS)
-    table = pd.read_csv(path, dtype=WORDS)
+    table = pd.read_csv(path, dtype=published.WORDS)
     return table.assign(covariance=[decode(text) for text in table.covariance], trained=True)
 
 
@@ -104,7 +103,7 @@ def runs(table: pd.DataFrame) -> dict[str, pd.DataFrame]:
 
 def derived(name: str, run: str) -> pd.DataFrame:
     """What was computed from the published covariances of one of `runs`: "pairs" or "forms" of `spatial_pairs`."""
-    table = pd.read_csv(paths.data() / "published" / f"spatial_{name}.csv", dtype=WORDS)
+    table = pd.read_csv(paths.data() / "published" / f"spatial_{name}.csv", dtype=published.WORDS)
     return table[table.run == run].drop(columns="run").reset_index(drop=True)
 
 
@@ -149,39 +148,22 @@ def fill(path: Path, networks_: Iterable[Wanted] = NETWORKS, only_cached: bool =
     -------
     The networks that were left out
     """
-    networks_, left_out = list(networks_), []
-    table = pd.read_csv(path, **published.AS_TEXT) if path.exists() else pd.DataFrame(columns=COLUMNS)
-    for wanted in networks_:
-        if _has(table, wanted):
-            continue
+    left_out = []
+
+    def of_one(wanted: Wanted) -> pd.DataFrame | None:
         try:
-            if only_cached:
-                with zoo.without_training():
-                    entry = _trained(wanted)
-            else:
+            with zoo.without_training() if only_cached else nullcontext():
                 entry = _trained(wanted)
         except zoo.NotTrainedError as error:
             print(f"left out: {error}", flush=True)
             left_out.append(wanted)
-            continue
-        table = _in_order(pd.concat([table, rows(entry, wanted)]), networks_)
-        unfinished = path.with_suffix(".unfinished")
-        table.to_csv(unfinished, index=False, lineterminator="\n")
-        os.replace(unfinished, path)
-        _say_where_from(path, "Spatial covariances: upper triangle by rows, in millionths of the trace")
+            return None
         print(f"{', '.join(map(str, wanted))}: {entry.accuracy:.1%} of test images", flush=True)
+        return rows(entry, wanted)
+
+    published.complete(path, Wanted._fields, list(networks_), of_one)
+    _say_where_from(path, "Spatial covariances: upper triangle by rows, in millionths of the trace")
     return left_out
-
-
-def _has(table: pd.DataFrame, wanted: Wanted) -> bool:
-    return bool((table[list(Wanted._fields)] == [str(value) for value in wanted]).all(axis=1).any())
-
-
-def _in_order(table: pd.DataFrame, networks_: list[Wanted]) -> pd.DataFrame:
-    """By the list of networks; what is not in it (any more) stays, at the end."""
-    places = {tuple(map(str, wanted)): i for i, wanted in enumerate(networks_)}
-    place = [places.get(key, len(places)) for key in table[list(Wanted._fields)].itertuples(index=False, name=None)]
-    return table.iloc[np.argsort(place, kind="stable")].reset_index(drop=True)
 
 
 def _say_where_from(path: Path, title: str) -> None:
