@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from . import execution, paths, published, results
+from . import claims_ledger, execution, paths, published, results
 
 
 class DiffError(Exception):
@@ -23,7 +23,7 @@ class Side:
     ----------
     name : for people
     chapter : name of the notebook without folder and ending
-    values : recorded numbers and texts by name; without kept tables
+    values : recorded numbers and texts by name; without kept tables, and of claims only the verdicts
     tables : kept tables by name
     parameters : of the run, as text
     told : what the run says of itself, as `results.provenance`
@@ -70,7 +70,7 @@ def read(path: Path) -> Side:
     return Side(
         str(path),
         chapter or file.stem,
-        {name: value for name, value in recorded.items() if not name.startswith("table_")},
+        {name: value for name, value in recorded.items() if not name.startswith(("table_", claims_ledger.RECORD))},
         {n.removeprefix("table_"): pd.read_csv(io.StringIO(t)) for n, t in recorded.items() if n.startswith("table_")},
         parameters,
         told,

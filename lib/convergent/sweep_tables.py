@@ -4,7 +4,7 @@ import json
 import os
 from pathlib import Path
 
-from . import sweep_runs
+from . import claims_ledger, sweep_runs
 from .sweep_runs import Run
 
 _OWN = ("run", "name", "value", "text", "status", "seconds", "error", "folder")
@@ -65,14 +65,14 @@ def values(runs: list[Run], out: Path):
     """Data frame, a row for each recorded number or text of each run that is done.
 
     Columns: run, parameters, name, value (NaN for a text), text (empty for a number). Tables that a chapter keeps are
-    in `kept_tables`.
+    in `kept_tables`; of claims the verdicts are here.
     """
     import pandas as pd
 
     rows = []
     for run, shared, recorded in _recorded(runs, out):
         for name, value in recorded.items():
-            if not name.startswith("table_"):
+            if not name.startswith(("table_", claims_ledger.RECORD)):
                 number = not isinstance(value, str)
                 told = {"value": float(value) if number else float("nan"), "text": "" if number else value}
                 rows.append({"run": run.name} | shared | {"name": name} | told)
