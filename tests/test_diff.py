@@ -131,6 +131,13 @@ def test_a_table_whose_rows_differ_in_numbers_only_is_matched_by_those(tmp_path)
     assert found.reproduced
 
 
+@pytest.fixture
+def _no_book(monkeypatch):
+    """Whether or not a book was built in this checkout."""
+    monkeypatch.setattr(diff_sides, "of_book", lambda side: None)
+
+
+@pytest.mark.usefixtures("_no_book")
 def test_a_run_alone_is_compared_with_the_published_tables(tmp_path, capsys):
     [title, *_] = published.load("depth_structure")
     table = published.load("depth_structure")[title]
@@ -142,6 +149,16 @@ def test_a_run_alone_is_compared_with_the_published_tables(tmp_path, capsys):
         tmp_path / "b.ipynb", VALUES, {"depth_structure": table.assign(**{number: table[number] * 2})}, images=title
     )
     assert main(["diff", str(worse)]) == 1
+
+
+def test_a_run_alone_is_compared_with_the_books_at_the_same_tier(tmp_path, capsys, monkeypatch):
+    made = tmp_path / "_build" / "executed"
+    made.mkdir(parents=True)
+    executed(made / "04_depth-1.ipynb", VALUES | {"slope": 5.0}, tier="smoke")
+    executed(made / "04_depth-2.ipynb", VALUES | {"n": 29})
+    monkeypatch.setattr(diff_sides.paths, "data", lambda: tmp_path / "data")
+    assert main(["diff", str(executed(tmp_path / "a.ipynb", VALUES))]) == 1
+    assert "n  28 | 29" in " ".join(capsys.readouterr().out.split(" ")).replace("   ", "  ")
 
 
 def test_the_command_tells_in_text_json_and_html_and_by_its_exit_code(tmp_path, capsys):
@@ -171,6 +188,7 @@ def test_what_is_no_run_is_refused(tmp_path, capsys, what, told):
     assert told in capsys.readouterr().err
 
 
+@pytest.mark.usefixtures("_no_book")
 def test_a_run_with_nothing_to_compare_with_says_so(tmp_path, capsys):
     assert main(["diff", str(executed(tmp_path / "a.ipynb", VALUES, images="holiday pictures"))]) == 2
     assert "Name a second run" in capsys.readouterr().err

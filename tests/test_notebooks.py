@@ -70,7 +70,7 @@ def test_papermill_explains_every_parameter(notebook):
     ("parameters", "message"),
     [
         ({"teir": "smoke"}, "unknown parameter 'teir'. Did you mean 'tier'?"),
-        ({"tier": 3}, "parameter 'tier' is declared str but is 3"),
+        ({"tier": True}, "parameter 'tier' is declared str but is True"),
         ({"tier": "smok"}, "parameter tier = 'smok': must be one of smoke, laptop, full. Did you mean 'smoke'?"),
     ],
     ids=["unknown", "ill-typed", "unknown tier"],

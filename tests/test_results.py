@@ -140,6 +140,11 @@ def test_values_that_papermill_passes_are_accepted_where_types_allow(session, in
     assert session(PARAMETERS, f"# Parameters\n{injected}\n", CHECK)
 
 
+def test_a_number_for_a_text_is_taken_as_a_text(session):
+    """Papermill makes a number of `-p layer 6`."""
+    assert session(PARAMETERS, "# Parameters\nlayer = 6\n", CHECK, "print(repr(layer))").endswith("'6'\n")
+
+
 @pytest.mark.parametrize(
     ("injected", "error", "message"),
     [
@@ -149,7 +154,7 @@ def test_values_that_papermill_passes_are_accepted_where_types_allow(session, in
         ("seeds = 4.0", TypeError, "'seeds' is declared int but is 4.0"),
         ("seeds = True", TypeError, "'seeds' is declared int but is True"),
         ("noise = True", TypeError, "'noise' is declared float but is True"),
-        ("layer = 3", TypeError, "'layer' is declared str | None but is 3"),
+        ("layer = True", TypeError, "'layer' is declared str | None but is True"),
         ("tier = None", TypeError, "'tier' is declared str but is None"),
         ("tier = 'labtop'", ValueError, "must be one of smoke, laptop, full. Did you mean 'laptop'?"),
         ("seeds = 1", ValueError, "seeds = 1: must lie between 2 and 64"),

@@ -202,7 +202,7 @@ def test_a_grid_is_every_combination_and_the_command_line_is_stronger_than_the_f
         ({"x": 1.5}, "declared int but is 1.5"),
         ({"x": [1, 2]}, "A list is one value here"),
         ({"scale": "1e-3"}, "YAML reads this as text: write 0.001"),
-        ({"kind": 3}, "Put it in quotes"),
+        ({"kind": True}, "Put it in quotes"),
     ],
 )
 def test_parameters_are_checked_before_anything_runs(tmp_path, one, told):

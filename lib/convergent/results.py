@@ -132,7 +132,7 @@ def check_parameters(**allowed) -> None:
             raise ValueError(f"unknown parameter {name!r}.{hint} Parameters: {', '.join(types)}.")
     values = {name: shell.user_ns[name] for name in types}
     for name, value in values.items():
-        check_type(name, value, types[name])
+        values[name] = shell.user_ns[name] = as_declared(name, value, types[name])
     for name, choices in allowed.items():
         _check_value(name, values[name], choices)
     _run.update(started=time.time(), parameters=values)
@@ -163,13 +163,18 @@ def _declared(history) -> tuple[dict, list]:
     return types, injected
 
 
-def check_type(name, value, annotation) -> None:
-    """Raise TypeError where a value is not of the type that a parameter is declared with ("int", "str | None")."""
+def as_declared(name, value, annotation):
+    """The value, of the type that a parameter is declared with ("int", "str | None").
+
+    Only a number for a text is changed, into a text: `-p layers 6` arrives as a number. Raises TypeError otherwise.
+    """
+    if "str" in (part.strip() for part in annotation.split("|")) and type(value) in (int, float):
+        return str(value)
     for kind in (part.strip() for part in annotation.split("|")):
         if kind != "None" and kind not in _TYPES:
             raise TypeError(f"parameter {name!r} is declared {annotation}: use int, float, str, bool, or X | None.")
         if type(value) in {"None": (type(None),), "float": (float, int)}.get(kind, (_TYPES.get(kind),)):
-            return
+            return value
     raise TypeError(f"parameter {name!r} is declared {annotation} but is {value!r}, of type {type(value).__name__}.")
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import yaml
 
-from .results import check_type, nearest
+from .results import as_declared, nearest
 
 LAYOUT = (
     "Write `grid:` with a list of values for each parameter (every combination is run), or `runs:` with a list of "
@@ -83,20 +83,21 @@ def check(sets: list[dict], declared: dict[str, tuple[str, object]], source: str
     ValueError
         For names that the notebook does not have, with the nearest, and values of another type, all in one message.
     """
-    wrong = {}
+    wrong, fitting = {}, []
     for one in sets:
+        fitting.append({})
         for name, value in one.items():
             if name not in declared:
                 wrong[name] = f"unknown parameter {name!r}.{nearest(name, declared)}"
                 continue
             try:
-                check_type(name, value, declared[name][0])
+                fitting[-1][name] = as_declared(name, value, declared[name][0])
             except TypeError as error:
                 wrong[name, repr(value)] = f"{error}{_hint(value, declared[name][0])}"
     if wrong:
         told = "\n  ".join(wrong.values())
         raise ValueError(f"{source}: nothing was run.\n  {told}\n  Parameters: {', '.join(declared)}.")
-    return [{name: one.get(name, default) for name, (_, default) in declared.items()} for one in sets]
+    return [{name: one.get(name, default) for name, (_, default) in declared.items()} for one in fitting]
 
 
 def _hint(value, annotation: str) -> str:
@@ -107,4 +108,4 @@ def _hint(value, annotation: str) -> str:
             return ""
     if isinstance(value, list):
         return " A list is one value here: each value of a grid is one of the list."
-    return " Put it in quotes." if annotation == "str" and isinstance(value, bool | int | float) else ""
+    return " Put it in quotes." if annotation == "str" and isinstance(value, bool) else ""
