@@ -190,9 +190,11 @@ def test_the_schematic_ends_where_both_networks_coincide():
 
 
 def test_chapter_10_compares_two_networks_of_the_readers_own(builder, tmp_path):
-    for seed, letter in ((11, "a"), (12, "b")):
-        save_file(networks.load("factorised_vgg", 7, 0.25, seed=seed).state_dict(), tmp_path / letter)
-    parameters = {"tier": "smoke", "checkpoints": f"{tmp_path / 'a'},{tmp_path / 'b'}"}
+    files = [tmp_path / "a.safetensors", tmp_path / "b.safetensors"]
+    for seed, file in enumerate(files, start=11):
+        save_file(networks.load("factorised_vgg", 7, 0.25, seed=seed).state_dict(), file)
+    named = ",".join(f"checkpoint:{file}?architecture=factorised_vgg" for file in files)
+    parameters = {"tier": "smoke", "networks": named}
     executed = builder.execute(ROOT, ROOT / "notebooks" / "10_channel_weights.ipynb", tmp_path, parameters)
     assert builder.missing_records(nbformat.read(executed, 4)) == []
     assert "your own × your own" in read_records(executed)["table_weights_similarity"]
@@ -200,5 +202,5 @@ def test_chapter_10_compares_two_networks_of_the_readers_own(builder, tmp_path):
 
 def test_chapter_10_refuses_other_checkpoints_before_any_work(builder, tmp_path):
     notebook = ROOT / "notebooks" / "10_channel_weights.ipynb"
-    with pytest.raises(builder.BuildError, match="names 1 files: give two"):
-        builder.execute(ROOT, notebook, tmp_path, {"tier": "smoke", "checkpoints": "mine.safetensors"})
+    with pytest.raises(builder.BuildError, match="names 1: give two"):
+        builder.execute(ROOT, notebook, tmp_path, {"tier": "smoke", "networks": "mine.safetensors"})

@@ -268,27 +268,35 @@ def test_networks_that_began_with_the_same_weights_are_not_compared():
     assert table.kind["t1", "o0"] == "cave × CIFAR-10"
 
 
+def named(*files):
+    return ",".join(f"checkpoint:{file}?architecture=factorised_vgg" for file in files)
+
+
 @smoke
 def test_own_checkpoints_are_read_and_their_width_is_read_off(tmp_path):
-    for name in "ab":
+    for name in ("a.safetensors", "b.safetensors"):
         save_file(networks.load("factorised_vgg", 7, 0.25).state_dict(), tmp_path / name)
-    found = members.own(f"{tmp_path / 'a'}, {tmp_path / 'b'}")
+    found = members.own(named(tmp_path / "a.safetensors", tmp_path / "b.safetensors"))
     assert [one.name for one in found] == ["your own, a", "your own, b"]
     assert found[0].n_classes == 7
+    assert found[0].network.layer1.pointwise.weight.shape[0] == 8
     assert members.own("") == []
 
 
 @smoke
 def test_wrong_checkpoints_are_refused_before_any_work(tmp_path):
-    save_file(networks.load("cnn6").state_dict(), tmp_path / "cnn6")
-    (tmp_path / "text").write_text("no tensors")
-    with pytest.raises(ValueError, match="names 1 files: give two"):
-        members.check_checkpoints("one")
+    other, text = tmp_path / "cnn6.safetensors", tmp_path / "text.safetensors"
+    save_file(networks.load("cnn6").state_dict(), other)
+    text.write_text("no tensors")
+    with pytest.raises(ValueError, match="names 1: give two"):
+        members.check_own("one")
+    with pytest.raises(ValueError, match="which this chapter cannot take.*Chapter 9 takes any"):
+        members.check_own("cnn6,resnet18")
     with pytest.raises(FileNotFoundError, match="there is no file"):
-        members.check_checkpoints("one,two")
-    with pytest.raises(ValueError, match="another architecture"):
-        members.check_checkpoints(f"{tmp_path}/cnn6,{tmp_path}/cnn6")
-    with pytest.raises(ValueError, match="not a safetensors file"):
-        members.check_checkpoints(f"{tmp_path}/text,{tmp_path}/text")
+        members.check_own(named(tmp_path / "one", tmp_path / "two"))
+    with pytest.raises(ValueError, match="is it this architecture"):
+        members.check_own(named(other, other))
+    with pytest.raises(ValueError, match="safetensors"):
+        members.check_own(named(text, text))
     with pytest.raises(ValueError, match="cifar10"):
         members.check_others("cifar11")

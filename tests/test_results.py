@@ -1,6 +1,7 @@
 """Numbers, parameters, provenance, quizzes and interactive figures, as a notebook meets them."""
 
 import re
+import sys
 from types import SimpleNamespace
 
 import numpy as np
@@ -25,10 +26,14 @@ CHECK = "from convergent import results\nresults.check_parameters(tier=results.T
 
 @pytest.fixture(scope="module", autouse=True)
 def shell(tmp_path_factory):
-    """An IPython in this process, so that what a cell displays can be caught; it leaves no trace at home."""
-    config = Config({"HistoryManager": {"hist_file": ":memory:"}})
+    """An IPython in this process, so that what a cell displays can be caught; it leaves no trace at home.
+
+    Nor in the process: it takes the place of `__main__`, without which later tests can start no processes.
+    """
+    config, before = Config({"HistoryManager": {"hist_file": ":memory:"}}), sys.modules["__main__"]
     yield InteractiveShell.instance(config=config, ipython_dir=str(tmp_path_factory.mktemp("ipython")))
     InteractiveShell.clear_instance()
+    sys.modules["__main__"] = before
 
 
 @pytest.fixture

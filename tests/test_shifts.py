@@ -335,11 +335,16 @@ def test_real_silhouettes_are_those_of_the_archive(archive, photographs):
     assert len(shifts.shifted(real, "stylised", 1)) == 24
 
 
-def test_absent_stimuli_are_asked_for_by_name(tmp_path, monkeypatch):
+def test_absent_stimuli_are_asked_for_by_name(photographs, tmp_path, monkeypatch):
     monkeypatch.setenv("CONVERGENT_DATA", str(tmp_path))
     monkeypatch.setenv("CONVERGENT_CACHE", str(tmp_path / "cache"))
-    with pytest.raises(FileNotFoundError, match=r"geirhos_shape_texture_64px\.zip.*dataset='cave'"):
+    asked = r"geirhos_shape_texture_64px\.zip.*dataset='cave'"
+    with pytest.raises(FileNotFoundError, match=asked):
         geirhos.load("edge")
+    split = images.Split(photographs, torch.zeros(24, dtype=torch.int64))
+    with pytest.raises(FileNotFoundError, match=asked):
+        shifts.check_stimuli(images.Dataset("cifar10", "CIFAR-10", split, split, list(geirhos.CIFAR10), "", 32))
+    shifts.check_stimuli(images.load("cave"))  # draws its own
 
 
 def test_a_kind_that_the_archive_does_not_have_is_refused(archive):

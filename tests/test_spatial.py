@@ -1,5 +1,7 @@
 """Patterns that were planted in filters are found, and chance is what it is said to be."""
 
+from itertools import combinations
+
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
@@ -400,6 +402,23 @@ def test_a_mean_over_networks_has_an_interval_and_one_network_none():
     assert np.isnan(found.low[spatial_pairs.SEEDS])
     assert spatial_pairs.written(found.reset_index(), spatial_pairs.SEEDS) == "1.00"
     assert spatial_pairs.written(found.reset_index().head(0), spatial_pairs.SEEDS) == "not measured"
+
+
+def test_an_interval_over_pairs_is_that_of_networks_drawn_anew():
+    """One odd network of six moves five of 15 pairs: pairs drawn as if they were independent would miss that."""
+    names = [f"net {i}" for i in range(6)]
+    values = {f"{a}{spatial_pairs.BETWEEN}{b}": float("net 5" in (a, b)) for a, b in combinations(names, 2)}
+    columns = {"kind": spatial_pairs.SEEDS, "unit": list(values), "value": list(values.values())}
+    chances = dict.fromkeys((*spatial_pairs.BY_CHANCE.values(), spatial_pairs.HIGH), 0.0)
+    [row] = spatial_pairs.summary(pd.DataFrame(columns).assign(**chances)).itertuples()
+    rng = np.random.default_rng(1)
+    means = []
+    for _ in range(2000):
+        drawn = rng.integers(6, size=6)
+        pairs = [float(5 in (a, b)) for a, b in combinations(drawn, 2) if a != b]
+        means += [np.mean(pairs)] if pairs else []
+    assert [row.low, row.high] == pytest.approx(np.quantile(means, [0.025, 0.975]), abs=0.05)
+    assert row.high - row.low > 0.6
 
 
 def test_every_layer_is_compared_with_every_other():

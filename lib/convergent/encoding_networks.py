@@ -2,12 +2,9 @@
 
 from collections.abc import Sequence
 from itertools import combinations
-from pathlib import Path
 from typing import NamedTuple
 
 import pandas as pd
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 from torch import nn
 
 from . import encodings, images, networks, zoo
@@ -44,7 +41,7 @@ class Member(NamedTuple):
 
 
 def members(
-    tier: str, data: images.Dataset, seeds: int, others: str = "", checkpoints: str = "", progress: bool = True
+    tier: str, data: images.Dataset, seeds: int, others: str = "", own_ones: str = "", progress: bool = True
 ) -> list[Member]:
     """The networks: `seeds` on true labels, two on random labels, one on few images with true labels, all of `data`;
     `seeds` on each of `others`; and the reader's own. Shipped, from the cache, or trained now."""
@@ -54,7 +51,7 @@ def members(
     for name in names(others):
         other = images.load(name)
         found += [_member(trained(tier, other, seed=seed), short(other.title)) for seed in range(seeds)]
-    return found + own(checkpoints)
+    return found + own(own_ones)
 
 
 def trained(tier: str, data: images.Dataset, labels: str = "true", seed: int = 0, trajectory: bool = False) -> Entry:
@@ -107,48 +104,39 @@ def check_others(text: str) -> bool:
     return True
 
 
-def check_checkpoints(text: str) -> bool:
-    """Refuse, before any work, what are not two files of weights of a factorised network.
+def check_own(listed: str) -> bool:
+    """Refuse, before any work, what are not two files of weights of factorised networks.
 
     Raises
     ------
-    ValueError for another number of files, or files that hold something else.
+    ValueError for another number of networks, another kind, or files that hold something else.
     FileNotFoundError for a file that is not there.
     """
-    own(text)
+    own(listed)
     return True
 
 
-def own(text: str) -> list[Member]:
-    """The reader's own networks: two comma-separated safetensors files with state dicts of factorised networks.
+def own(listed: str) -> list[Member]:
+    """The reader's own networks: none, or two names "checkpoint:FILE.safetensors?architecture=factorised_vgg".
 
-    Width and number of classes are read off the weights. Raises as `check_checkpoints`.
+    Width and number of classes are read off the weights. Raises as `check_own`.
     """
-    files = names(text)
+    files = names(listed)
     if len(files) not in (0, 2):
-        raise ValueError(f"checkpoints={text!r} names {len(files)} files: give two, separated by a comma, or none")
+        raise ValueError(f"networks={listed!r} names {len(files)}: give two, separated by a comma, or none")
     found = []
-    for letter, file in zip("ab", files, strict=False):
-        network = _read(Path(file))
+    for letter, name in zip("ab", files, strict=False):
+        if not (name.startswith("checkpoint:") and name.endswith("?architecture=factorised_vgg")):
+            raise ValueError(
+                f"networks has {name!r}, which this chapter cannot take: it compares how channels are mixed, and only "
+                "in a factorised network does that stand apart from the spatial filters. Give files of weights, "
+                "'checkpoint:FILE.safetensors?architecture=factorised_vgg'. Chapter 9 takes any convolutional network"
+            )
+        network = networks.load(name)
         n_classes = network.head.out_features
         unknown = float("nan")
         found.append(Member(f"{OWN}, {letter}", OWN, None, network, unknown, unknown, 1 / n_classes, n_classes))
     return found
-
-
-def _read(path: Path) -> nn.Module:
-    if not path.is_file():
-        raise FileNotFoundError(f"checkpoints: there is no file {str(path)!r} here ({Path.cwd()})")
-    advice = "save one with safetensors.torch.save_file(network.state_dict(), ...) of networks.load('factorised_vgg')"
-    try:
-        state = load_file(path)
-    except SafetensorError as error:
-        raise ValueError(f"checkpoints: {path} is not a safetensors file ({error}); {advice}") from error
-    try:
-        width, n_classes = len(state["layer1.pointwise.weight"]) / 32, len(state["head.weight"])
-    except KeyError as error:
-        raise ValueError(f"checkpoints: {path} has no {error}, so it is of another architecture; {advice}") from error
-    return networks.load(f"factorised_vgg?weights={path}", n_classes, width)
 
 
 def pairs(everyone: Sequence[Member]) -> list[tuple[str, str]]:

@@ -253,6 +253,15 @@ def apply(
     return torch.cat(parts)
 
 
+def check_stimuli(data) -> None:
+    """Raise FileNotFoundError, as `geirhos.find`, where a shift of these images needs stimuli that are not here.
+
+    So that a chapter can say so before it trains a network.
+    """
+    if data.test.latents is None:
+        geirhos.find()
+
+
 def shifted(data, name: str, level: int, seed: int = 0):
     """The test images of a data set under a shift.
 

@@ -7,11 +7,7 @@ import pandas as pd
 
 from . import claims, claims_ledger, spatial_forms
 from .spatial_layers import dimensions, later
-from .spatial_pairs import (
-    HIGH,
-    called,
-    networks,
-)
+from .spatial_pairs import BETWEEN, HIGH, called, networks
 
 COSINES, GAUSS = spatial_forms.FORMS
 
@@ -66,5 +62,7 @@ def weigh(name: str, runs: Mapping[str, pd.DataFrame]) -> dict:
         both = table[table.condition.isin([claim.high, claim.low])]
         whole = both.groupby("network").condition.nunique()
         both = both[both.network.isin(whole[whole == 2].index)]
+        if len(both) and both.network.str.contains(BETWEEN, regex=False).all():
+            both = both.rename(columns={"network": "pair"})
         found[run] = claims.compared(both, claim.high, claim.low, claim.margin) or "not measured"
     return claims.row(claim.claim, claim.source, found, name)

@@ -141,23 +141,39 @@ def pairs(layers: pd.DataFrame, n: int = 100) -> pd.DataFrame:
 
 
 def summary(table: pd.DataFrame, draws: int = 2000, seed: int = 0) -> pd.DataFrame:
-    """Mean over units of every kind of comparison, with a 95 % bootstrap interval over units and the chance levels.
+    """Mean over units of every kind of comparison, with a 95 % bootstrap interval over networks and the chance levels.
+
+    Networks are drawn, not pairs: pairs that share a network are not independent. A pair counts as often as both of its
+    networks were drawn.
 
     Returns
     -------
-    DataFrame with columns kind, mean, low, high (NaN for one unit), n_units, n, and those of `BY_CHANCE` and `HIGH`
+    DataFrame with columns kind, mean, low, high (NaN for fewer than three networks), n_units, n, and those of
+    `BY_CHANCE` and `HIGH`
     """
     rows, rng = [], np.random.default_rng(seed)
     for kind in KINDS:
         part = table[table.kind == kind]
         if part.empty:
             continue
-        units = part.groupby("unit").value.mean().to_numpy()
-        means = units[rng.integers(len(units), size=(draws, len(units)))].mean(1)
-        low, high = np.quantile(means, [0.025, 0.975]) if len(units) > 1 else (np.nan, np.nan)
+        units = part.groupby("unit").value.mean()
+        low, high = _interval(units, draws, rng)
         own = {"kind": kind, "mean": units.mean(), "low": low, "high": high, "n_units": len(units), "n": len(part)}
         rows.append(own | {name: part[name].mean() for name in (*BY_CHANCE.values(), HIGH)})
     return pd.DataFrame(rows)
+
+
+def _interval(units: pd.Series, draws: int, rng: np.random.Generator) -> tuple[float, float]:
+    """The middle 95 % of the means of networks drawn with replacement; NaN for fewer than three."""
+    within = [unit.split(BETWEEN) for unit in units.index]
+    names = sorted({name for unit in within for name in unit})
+    if len(names) < 3:
+        return np.nan, np.nan
+    drawn = rng.multinomial(len(names), np.full(len(names), 1 / len(names)), size=draws)
+    often = np.stack([drawn[:, [names.index(name) for name in unit]].prod(1) for unit in within], 1)
+    often = often[often.any(1)]  # no pair has both of its networks drawn
+    means = often @ units.to_numpy() / often.sum(1)
+    return tuple(np.quantile(means, [0.025, 0.975]))
 
 
 def written(table: pd.DataFrame, kind: str) -> str:

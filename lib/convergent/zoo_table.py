@@ -1,14 +1,16 @@
 """The networks behind the published results, as one table.
 
-`python -m convergent.zoo_table` trains those that are not here yet, which takes half a day on two cores and goes on
-where it was stopped, and writes `data/published/networks.csv`. Most of them are too large to be shipped.
+`python -m convergent.zoo_table` adds to `data/published/networks.csv` those that are not in it yet, and trains those
+that are nowhere. To train all of them anew, move the table away first: half a day on two cores. It goes on where it was
+stopped. Most networks are too large to be shipped.
 """
 
 import json
+from pathlib import Path
 
 import pandas as pd
 
-from . import paths, results, zoo
+from . import encoding_networks, encodings, images, paths, published, results, zoo
 
 # Architecture, image set, number of seeds, of which the first so many were kept through their training.
 NETWORKS = [
@@ -24,14 +26,25 @@ NETWORKS = [
     ("cnn6", "tiny-imagenet:2/2", 4, 0),
 ]
 
+# Of chapters 9 and 10, with another recipe. Architecture, image set, labels, number of seeds, of which kept.
+ENCODINGS = [
+    *(("factorised_vgg", dataset, "true", 2, 2) for dataset in ("cave", "cifar10")),
+    *(
+        ("factorised_vgg", dataset, "true", 2, 0)
+        for dataset in ("cifar10:0-4", "tiny-imagenet:1/2", "tiny-imagenet:2/2")
+    ),
+    *(("factorised_vgg", dataset, "random", 2, 0) for dataset in ("cave", "cifar10")),
+    *(("factorised_vgg", dataset, "few", 1, 0) for dataset in ("cave", "cifar10")),
+    *(("plain_vgg", dataset, "true", 2, 0) for dataset in ("cave", "cifar10")),
+]
+KEY = ["architecture", "dataset", "labels", "seed"]
+
 
 def summary(entry: zoo.Entry) -> dict:
     """One network's row: what it is, how it was trained, and how well it does (shares of images, not per cent)."""
     record, last = entry.record, entry.record["epochs"][-1]
     return {
         "image_set": record["title"],
-        "architecture": record["architecture"],
-        "seed": record["seed"],
         "width": record["width"],
         "weights": sum(value.numel() for value in entry.network.parameters()),
         "classes": len(record["classes"]),
@@ -48,24 +61,45 @@ def summary(entry: zoo.Entry) -> dict:
     }
 
 
-def table(networks: list[tuple[str, str, int, int]] = NETWORKS, tier: str = "laptop") -> pd.DataFrame:
-    """One row a network; networks that are neither shipped nor in the cache are trained.
+def wanted() -> list[tuple[str, str, str, int, bool]]:
+    """All networks of the table, in its order: architecture, image set, labels, seed, whether it was kept."""
+    kinds = [(architecture, dataset, "true", *numbers) for architecture, dataset, *numbers in NETWORKS] + ENCODINGS
+    return [(*kind, seed, seed < n_kept) for *kind, n_seeds, n_kept in kinds for seed in range(n_seeds)]
 
-    Columns: see `summary`. Raises what `zoo.get` raises.
+
+def trained(architecture: str, dataset: str, labels: str, seed: int, kept: bool) -> zoo.Entry:
+    """One of them: shipped, from the cache, or trained now. Raises what `zoo.get` raises."""
+    if architecture == "plain_vgg":
+        return encoding_networks.plain("laptop", images.load(dataset), seed)
+    if architecture == "factorised_vgg":
+        return encodings.trained(architecture, dataset, labels, seed, trajectory=kept)
+    return zoo.get(architecture, dataset, [seed], "laptop", trajectory=kept)[0]
+
+
+def fill(path: Path, networks: list[tuple[str, str, str, int, bool]]) -> None:
+    """Add to the table at `path` the networks that it lacks; rows that are there stay as they are.
+
+    Columns: `KEY`, then those of `summary`. Raises what `zoo.get` raises.
     """
-    rows = []
-    for architecture, dataset, n_seeds, n_kept in networks:
-        for seed in range(n_seeds):
-            rows += map(summary, zoo.get(architecture, dataset, [seed], tier, trajectory=seed < n_kept))
-            print(f"{architecture} on {dataset}, seed {seed}: {rows[-1]['test_accuracy']:.1%}", flush=True)
-    return pd.DataFrame(rows)
+    kept = {tuple(key): kept for *key, kept in networks}
+
+    def of_one(key: tuple) -> pd.DataFrame:
+        entry = trained(*key, kept[key])
+        print(f"{', '.join(map(str, key))}: {entry.accuracy:.1%}", flush=True)
+        row = dict(zip(KEY, key, strict=True)) | summary(entry)
+        return pd.DataFrame([{name: _text(value) for name, value in row.items()}])
+
+    published.complete(path, KEY, list(kept), of_one)
+
+
+def _text(value) -> str:
+    return f"{value:.6g}" if isinstance(value, float) else str(value)
 
 
 def main() -> None:
     """Write the table and where it came from."""
     folder = paths.data() / "published"
-    found = table()
-    found.to_csv(folder / "networks.csv", index=False, float_format="%.6g", lineterminator="\n")
+    fill(folder / "networks.csv", wanted())
     told = results.provenance("networks") | {"repeat": "python -m convergent.zoo_table"}
     told = {key: said for key, said in told.items() if key not in ("duration", "memory")}  # of reading, not of training
     (folder / "networks.json").write_text(json.dumps({"title": "Networks", "provenance": told}, indent=1) + "\n")
