@@ -27,7 +27,7 @@ def trained(monkeypatch):
     """Which networks were asked for; seed 1 of true labels is not here."""
     asked = []
 
-    def give(wanted):
+    def give(wanted, tier):
         asked.append(wanted)
         if wanted == WANTED[1] and not zoo._may_train.get():
             raise zoo.NotTrainedError("it is nowhere")
@@ -77,10 +77,10 @@ def test_filling_goes_on_where_it_was_and_leaves_rows_as_they_are(tmp_path, trai
 def test_a_killed_run_keeps_what_it_had(tmp_path, trained, monkeypatch):
     path, give = tmp_path / "table.csv", spatial_table._trained
 
-    def killed(wanted):
+    def killed(wanted, tier):
         if wanted == WANTED[2]:
             raise KeyboardInterrupt
-        return give(wanted)
+        return give(wanted, tier)
 
     monkeypatch.setattr(spatial_table, "_trained", killed)
     with pytest.raises(KeyboardInterrupt):

@@ -16,6 +16,7 @@ import pytest
 import yaml
 from filelock import FileLock
 
+from clusters import gone, running, scheduler_and_worker, until, worker_of
 from convergent import sweep_grid, sweep_runs
 from convergent.sweep import SweepError, plan, sweep
 from convergent.sweep_cluster import Options
@@ -268,25 +269,8 @@ def test_a_number_of_workers_is_positive():
 # --- what is killed ----------------------------------------------------------------------------------
 
 
-def busy_worker() -> psutil.Process:
-    """The worker process of this test's cluster that started first to make a run."""
-    while True:
-        for child in psutil.Process().children(recursive=True):
-            try:
-                if "convergent.sweep_one" in child.cmdline():
-                    return child.parent()
-            except psutil.NoSuchProcess:
-                continue
-        time.sleep(0.1)
-
-
 def family(process: psutil.Process) -> list[psutil.Process]:
     return process.children(recursive=True)
-
-
-def gone(processes: list[psutil.Process], seconds: float = 20) -> bool:
-    _, alive = psutil.wait_procs([p for p in processes if p.is_running()], timeout=seconds)
-    return all(process.status() == psutil.STATUS_ZOMBIE for process in alive)
 
 
 def test_the_run_of_a_killed_worker_is_made_again_and_no_other(tmp_path):
@@ -294,7 +278,7 @@ def test_the_run_of_a_killed_worker_is_made_again_and_no_other(tmp_path):
     orphans = []
 
     def kill():
-        worker = busy_worker()
+        worker = worker_of("convergent.sweep_one")
         while not any("ipykernel" in " ".join(p.cmdline()) for p in family(worker)):
             time.sleep(0.1)
         orphans.extend(family(worker))
@@ -365,24 +349,11 @@ def test_after_ctrl_c_finished_runs_stay_and_nothing_goes_on(tmp_path):
 
 def test_a_lost_scheduler_is_one_message_and_what_is_finished_stays(tmp_path):
     source = notebook(tmp_path / "tiny.ipynb", WORK, TOLD)
-    dask = [sys.executable, "-m", "dask"]
-    quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
-    where = tmp_path / "scheduler.json"
-    scheduler = subprocess.Popen(
-        [*dask, "scheduler", "--host", "127.0.0.1", "--port", "0", "--no-dashboard", "--scheduler-file", where], **quiet
-    )
-    worker = subprocess.Popen(
-        [*dask, "worker", "--scheduler-file", where, "--nthreads", "1", "--no-dashboard", "--no-nanny"], **quiet
-    )
-    try:
-        while not where.exists() or not where.read_text():
-            time.sleep(0.1)
-        options = Options(scheduler=json.loads(where.read_text())["address"])
-        chosen = [{"x": 1}, {"x": 2, "kind": "hang"}]
-        while not workers_of(options.scheduler):
-            time.sleep(0.1)
+    chosen = [{"x": 1}, {"x": 2, "kind": "hang"}]
+    with scheduler_and_worker(tmp_path / "cluster") as (address, scheduler, _):
+        options = Options(scheduler=address)
         with pytest.raises(SweepError, match="has no worker with {'GPU': 1}"):
-            sweep(source, chosen, tmp_path / "out", Options(options.scheduler, resources={"GPU": 1}), print)
+            sweep(source, chosen, tmp_path / "out", Options(address, resources={"GPU": 1}), print)
 
         def say(line):
             if "[1 of 2] done" in line:
@@ -393,19 +364,33 @@ def test_a_lost_scheduler_is_one_message_and_what_is_finished_stays(tmp_path):
         assert len(sweep_runs.done(tmp_path / "out")) == 1
         with pytest.raises(SweepError, match="no scheduler answers at"):
             sweep(source, chosen, tmp_path / "out", options, print)
-    finally:
-        for process in (scheduler, worker):
-            for child in family(psutil.Process(process.pid)) if process.poll() is None else []:
-                child.kill()
-            process.kill()
-            process.wait()
 
 
-def workers_of(address: str) -> int:
-    from distributed import Client
+def test_a_scheduler_that_is_killed_and_started_again_loses_nothing(tmp_path):
+    wait = "import os, time\nwhile x > 1 and not os.path.exists('go'):\n    time.sleep(0.1)"
+    source = notebook(tmp_path / "tiny.ipynb", wait, TOLD)
+    runs = (source, [{"x": x} for x in (1, 2, 3)], tmp_path / "out")
+    with scheduler_and_worker(tmp_path / "first") as (address, scheduler, worker):
 
-    with Client(address, set_as_default=False) as client:
-        return len(client.nthreads())
+        def say(line):
+            if "[1 of 3] done" in line:
+                until(lambda: running("ipykernel_launcher", worker))  # the second run is being made
+                scheduler.send_signal(signal.SIGKILL)
+
+        with pytest.raises(SweepError, match="the scheduler is gone: finished runs are kept"):
+            sweep(*runs, Options(address), say)
+        first = sweep_runs.done(tmp_path / "out")
+        assert len(first) == 1
+        before = {path: (path / "run.json").stat().st_mtime_ns for path in first.values()}
+    (tmp_path / "go").touch()
+    said = []
+    with scheduler_and_worker(tmp_path / "second") as (address, *_):
+        outcome = sweep(*runs, Options(address), said.append)
+    assert (outcome.already, outcome.made, outcome.failures) == (1, 2, {})
+    assert said[0] == "3 runs of tiny: 1 done before, 2 to do"
+    assert {path: (path / "run.json").stat().st_mtime_ns for path in before} == before
+    assert len(sweep_runs.done(tmp_path / "out")) == 3
+    assert times_made(tmp_path) == {"1": 1, "2": 1, "3": 1}
 
 
 @pytest.fixture

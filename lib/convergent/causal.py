@@ -8,11 +8,13 @@ A `Condition` says what is pushed and how hard, a `Setting` on which images and 
 
 import hashlib
 import json
+import sys
 from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 
 import numpy as np
+from filelock import FileLock
 from safetensors.torch import load_file, save_file
 from torch import nn
 
@@ -199,12 +201,13 @@ def _trained(setting: Setting, seed: int) -> nn.Module:
     told = json.dumps([asdict(setting), start], sort_keys=True)
     path = folder / f"{hashlib.sha256(told.encode()).hexdigest()[:16]}.safetensors"
     found = network(setting, start)
-    if path.exists():
-        found.load_state_dict(load_file(path))
-    else:
-        training.train(found, setting.data, setting.recipe, start, task=setting.task, progress=False)
-        folder.mkdir(parents=True, exist_ok=True)
-        save(found, path)
+    folder.mkdir(parents=True, exist_ok=True)
+    with FileLock(path.with_suffix(".lock")):  # whoever comes second waits here, and then finds it made
+        if path.exists():
+            found.load_state_dict(load_file(path))
+        else:
+            training.train(found, setting.data, setting.recipe, start, task=setting.task, progress=False)
+            save(found, path)
     return found
 
 
@@ -334,4 +337,4 @@ def _rates(network: nn.Module, layer: str, share: float) -> dict[str, float]:
 if __name__ == "__main__":
     from .causal_plans import main
 
-    main()
+    sys.exit(main())

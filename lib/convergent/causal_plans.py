@@ -11,7 +11,7 @@ import pandas as pd
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from . import causal, causal_sweep, causal_tables, networks, paths
+from . import causal, causal_sweep, causal_tables, networks, paths, sweep_command
 from .causal import Setting
 from .training import Recipe
 
@@ -185,7 +185,7 @@ def place(tier: str, setting: Setting) -> Iterator[Path]:
 # --- from the command line --------------------------------------------------------------------------
 
 
-def main(arguments: list[str] | None = None) -> None:
+def main(arguments: list[str] | None = None) -> int:
     """Push networks towards and away from references, and publish what it cost them."""
     parser = argparse.ArgumentParser(prog="python -m convergent.causal", description=main.__doc__)
     parser.add_argument("--dataset", default="cave", help="cave, cave-scenes, cifar10, or a folder or zip of images")
@@ -200,14 +200,16 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--publish", type=Path, default=paths.data() / "published", help="folder of the tables")
     parser.add_argument("--dry-run", action="store_true", help="say which runs there are, and make none")
     parser.add_argument("--full", action="store_true", help="the paper's runs on ImageNet and NSD; with --dry-run")
+    sweep_command.add_where(parser)
     options = parser.parse_args(arguments)
+    where = sweep_command.where_if_asked(parser, options)
     if options.full:
         if not options.dry_run:
             parser.error("--full is a plan: add --dry-run, then run its lines with convergent.causal.train")
         table = estimate()
         print(table.to_string(index=False, float_format="{:.1f}".format))
         print(f"{table.runs.sum()} networks, {table.gpu_hours.sum():.0f} GPU hours a seed at 20 TFLOP/s")
-        return
+        return 0
     own = (options.reference, options.layer, options.alphas)
     if any(own) and not all(own):
         parser.error("--reference, --layer and --alphas go together")
@@ -220,7 +222,12 @@ def main(arguments: list[str] | None = None) -> None:
     if options.dry_run:
         count = len({run.key(setting) for run in runs})
         print(f"{len(runs)} rows from {count} networks of {setting.recipe.epochs} epochs of {setting.n_train} images")
-        return
+        return 0
     folder = options.folder or _kept(setting)
-    table = causal_sweep.sweep(runs, setting, folder)
-    print(f"published {causal_tables.publish(table, setting, folder, options.publish)}")
+
+    def made() -> int:
+        table = causal_sweep.sweep(runs, setting, folder, options=where)
+        print(f"published {causal_tables.publish(table, setting, folder, options.publish)}")
+        return 0
+
+    return sweep_command.stopped_in_words(parser.prog, made)

@@ -2,8 +2,9 @@
 
 import json
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, replace
+from functools import partial
 from pathlib import Path
 
 import pandas as pd
@@ -12,9 +13,10 @@ from safetensors.torch import load_file
 from torch import nn
 from tqdm import tqdm
 
-from . import achieved, causal
+from . import achieved, causal, sweep_cluster, sweep_tasks
 from .causal import CONTROLS, Condition, Setting
 from .oracles import Reference
+from .sweep_runs import SweepError
 
 _TOLD_BY_TRAINING = ("accuracy", "train_accuracy", "seconds", "task_share", "alignment_gradient")
 
@@ -78,11 +80,21 @@ def controls_of(ref: Reference) -> tuple[str, ...]:
     return ("shuffled",) if getattr(ref, "images", None) is not None else CONTROLS[1:]
 
 
-def sweep(runs: list[Condition], setting: Setting, folder: Path, progress: bool = True) -> pd.DataFrame:
+def sweep(
+    runs: list[Condition],
+    setting: Setting,
+    folder: Path,
+    progress: bool = True,
+    options: sweep_cluster.Options | None = None,
+) -> pd.DataFrame:
     """Make all runs that the manifest in `folder` does not have yet, and give the rows of all.
 
     A killed sweep goes on where it was. The task alone is trained once for all references and then looked at beside
     each. Networks are kept as `folder/KEY/network.safetensors`.
+
+    Parameters
+    ----------
+    options : make them on the workers of a cluster, which all see `folder`; None makes them here, one after the other
 
     Returns
     -------
@@ -90,25 +102,106 @@ def sweep(runs: list[Condition], setting: Setting, folder: Path, progress: bool 
 
     Raises
     ------
-    ValueError as `causal.train`.
+    ValueError as `causal.train`. With `options` SweepError for runs that failed, when all others have been made, and as
+    `sweep_tasks.run`.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    manifest, references, rows = Manifest(folder / "manifest.jsonl"), {}, []
-    bar = tqdm(runs, unit="run", disable=not progress, mininterval=1)
+    manifest = Manifest(folder / "manifest.jsonl")
+    keys = {condition: _key(condition, setting) for condition in runs}
+    there = manifest.rows()
+    missing = [condition for condition, key in keys.items() if key not in there]
+    if missing and options:
+        _make_on_workers(
+            missing, setting, folder, manifest, options, partial(print, flush=True) if progress else _silent
+        )
+    elif missing:
+        _make_here(missing, setting, folder, manifest, progress)
+    there = manifest.rows()
+    return pd.DataFrame([there[keys[condition]] for condition in runs])
+
+
+def _silent(line: str) -> None:
+    return
+
+
+def _key(condition: Condition, setting: Setting) -> str:
+    return f"{condition.key(setting)}-{condition.reference}-{condition.layer}"
+
+
+def _keep(manifest: Manifest, condition: Condition, setting: Setting, row: dict) -> None:
+    about = {"dataset": setting.dataset, "architecture": setting.architecture}
+    manifest.add(_key(condition, setting), about | row)
+
+
+def _pushed(condition: Condition, setting: Setting, rows: dict[str, dict]) -> dict | None:
+    """The row of the run that a control controls."""
+    return rows.get(_key(replace(condition, control="none"), setting))
+
+
+def _make_here(missing: list[Condition], setting: Setting, folder: Path, manifest: Manifest, progress: bool) -> None:
+    references: dict[tuple[str, str], Reference] = {}
+    bar = tqdm(missing, unit="run", disable=not progress, mininterval=1)
     for condition in bar:
         bar.set_postfix_str(f"{condition.reference} {condition.layer} alpha={condition.alpha:g} {condition.control}")
-        key = f"{condition.key(setting)}-{condition.reference}-{condition.layer}"
-        done = manifest.rows()
-        if key not in done:
-            made = (condition.reference, condition.layer)
-            if made not in references:
-                references = {made: causal.reference(made[0], setting, made[1])}  # one at a time: they are large
-            plain = replace(condition, control="none")
-            pushed = done.get(f"{plain.key(setting)}-{plain.reference}-{plain.layer}")
-            row = _made(condition, setting, references[made], folder, pushed)
-            manifest.add(key, {"dataset": setting.dataset, "architecture": setting.architecture} | row)
-        rows.append(manifest.rows()[key])
-    return pd.DataFrame(rows)
+        done, named = manifest.rows(), (condition.reference, condition.layer)
+        if _key(condition, setting) in done:  # by another process, meanwhile
+            continue
+        if named not in references:
+            references = {named: causal.reference(named[0], setting, named[1])}  # one at a time: they are large
+        pushed = _pushed(condition, setting, done)
+        _keep(manifest, condition, setting, _made(condition, setting, references[named], folder, pushed))
+
+
+# --- on the workers of a cluster -----------------------------------------------------------------------
+
+
+def waves(missing: list[Condition], setting: Setting) -> tuple[list[Condition], dict[Condition, Condition]]:
+    """The runs that can be made at once, and each of the others with the one of them that it needs.
+
+    A control needs the run that it controls. The task alone is trained once: for the other references it is looked at.
+    """
+    first: dict[str, Condition] = {}
+    for condition in missing:
+        if condition.control == "none":
+            first.setdefault(condition.key(setting), condition)
+    others = [condition for condition in missing if first.get(condition.key(setting)) != condition]
+    return list(first.values()), {c: first.get(replace(c, control="none").key(setting)) for c in others}
+
+
+def _make_on_workers(
+    missing: list[Condition], setting: Setting, folder: Path, manifest: Manifest, options, say: Callable
+) -> None:
+    failures: dict[str, str] = {}
+    plain = replace(setting)  # without its images, which workers load themselves
+
+    def done(task: sweep_tasks.Task, row: dict) -> None:
+        _keep(manifest, task.arguments[0], setting, row)
+
+    def make(wave: Iterable[Condition]) -> None:
+        rows = manifest.rows()
+        given = [(c, plain, folder.resolve(), _pushed(c, setting, rows)) for c in wave]
+        tasks = [sweep_tasks.Task(_title(one[0]), _made_anywhere, one) for one in given]
+        failures.update(sweep_tasks.run(tasks, cluster, options, folder, say, done))
+
+    say(f"{len(missing)} runs to do")
+    with sweep_cluster.client(options, len(missing), say) as cluster:
+        at_once, later = waves(missing, setting)
+        make(at_once)
+        lost = {c: needed for c, needed in later.items() if needed and _title(needed) in failures}
+        failures |= {_title(c): f"needs {_title(needed)}, which failed" for c, needed in lost.items()}
+        make(c for c in later if c not in lost)
+    if failures:
+        told = "".join(f"\n  {title}: {error}" for title, error in failures.items())
+        raise SweepError(f"{len(failures)} of {len(missing)} runs failed; the same call tries them again:{told}")
+
+
+def _title(c: Condition) -> str:
+    words = [c.reference, c.layer, f"alpha={c.alpha:g}", f"beta={c.beta:g}", f"seed={c.seed}", c.metric]
+    return ", ".join([*words, *([c.control] if c.control != "none" else [])])
+
+
+def _made_anywhere(condition: Condition, setting: Setting, folder: Path, pushed: dict | None) -> dict:
+    return _made(condition, setting, causal.reference(condition.reference, setting, condition.layer), folder, pushed)
 
 
 def _made(condition: Condition, setting: Setting, ref: Reference, folder: Path, pushed: dict | None) -> dict:

@@ -61,10 +61,10 @@ def complete(
     -------
     The whole table, as text
     """
-    found = pd.read_csv(path, **AS_TEXT) if path.exists() else pd.DataFrame(columns=list(key))
+    found = _so_far(path, key)
     place = {tuple(map(str, one)): i for i, one in enumerate(wanted)}
-    for one, named in zip(wanted, list(place), strict=True):
-        if (found[list(key)] == list(named)).all(axis=1).any() or (new := rows(one)) is None:
+    for one in missing(path, key, wanted):
+        if (new := rows(one)) is None:
             continue
         found = pd.concat([found, new.astype(str)])
         order = [place.get(old, len(place)) for old in found[list(key)].itertuples(index=False, name=None)]
@@ -73,6 +73,16 @@ def complete(
         found.to_csv(unfinished, index=False, lineterminator="\n")
         os.replace(unfinished, path)
     return found
+
+
+def missing(path: Path, key: Sequence[str], wanted: Sequence[tuple]) -> list[tuple]:
+    """Those of `wanted` that the table at `path` has no row of; parameters as for `complete`."""
+    there = set(_so_far(path, key)[list(key)].itertuples(index=False, name=None))
+    return [one for one in wanted if tuple(map(str, one)) not in there]
+
+
+def _so_far(path: Path, key: Sequence[str]) -> pd.DataFrame:
+    return pd.read_csv(path, **AS_TEXT) if path.exists() else pd.DataFrame(columns=list(key))
 
 
 def load(name: str) -> dict[str, pd.DataFrame]:

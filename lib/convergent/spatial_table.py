@@ -1,22 +1,26 @@
 """The published table of spatial covariances: one row a network and layer.
 
 `python -m convergent.spatial_table` adds the networks that are not in it yet, training those that are nowhere. It goes
-on where it was stopped; `--only-cached` takes only networks that need not be trained.
+on where it was stopped; `--only-cached` takes only networks that need not be trained, `--workers 2` or `--scheduler`
+trains several at a time.
 """
 
 import argparse
 import json
 import re
+import sys
 from collections.abc import Iterable
 from contextlib import nullcontext
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
 
-from . import encodings, networks, paths, published, results, spatial_pairs, zoo
+from . import encodings, networks, paths, published, results, spatial_pairs, sweep_command, zoo, zoo_workers
 from .spatial_layers import about, of_network
+from .sweep_cluster import Options
 
 NAME = "spatial_covariances"
 UNITS = 1_000_000  # a covariance with trace 1 is written in millionths
@@ -128,13 +132,19 @@ def rows(entry: zoo.Entry, wanted: Wanted) -> pd.DataFrame:
     return table.assign(covariance=[encode(C) for C in table.covariance], **numbers)[COLUMNS].astype(str)
 
 
-def _trained(wanted: Wanted) -> zoo.Entry:
+def _trained(wanted: Wanted, tier: str) -> zoo.Entry:
     if wanted.architecture.startswith("vgg11"):
-        return encodings.trained(*wanted)
-    return zoo.get(wanted.architecture, wanted.dataset, [wanted.seed])[0]  # those of the other chapters
+        return encodings.trained(*wanted, tier)
+    return zoo.get(wanted.architecture, wanted.dataset, [wanted.seed], tier)[0]  # those of the other chapters
 
 
-def fill(path: Path, networks_: Iterable[Wanted] = NETWORKS, only_cached: bool = False) -> list[Wanted]:
+def fill(
+    path: Path,
+    networks_: Iterable[Wanted] = NETWORKS,
+    only_cached: bool = False,
+    tier: str = "laptop",
+    options: Options | None = None,
+) -> list[Wanted]:
     """Add to the table at `path` what it lacks, a network at a time.
 
     A killed run loses the network that it was at. Rows that are there are left as they are, to the last digit.
@@ -143,17 +153,26 @@ def fill(path: Path, networks_: Iterable[Wanted] = NETWORKS, only_cached: bool =
     ----------
     networks_ : the networks of the table, in its order
     only_cached : leave out networks that would have to be trained
+    tier : whose networks; the published ones are of "laptop"
+    options : train those that are nowhere on workers, and leave out those whose training failed; None trains them here
 
     Returns
     -------
     The networks that were left out
+
+    Raises
+    ------
+    With `options`, as `zoo_workers.train`.
     """
-    left_out = []
+    networks_, left_out, get = list(networks_), [], partial(_trained, tier=tier)
+    if options and not only_cached:
+        missing = published.missing(path, Wanted._fields, networks_)
+        zoo_workers.train(missing, get, options, partial(print, flush=True))
 
     def of_one(wanted: Wanted) -> pd.DataFrame | None:
         try:
-            with zoo.without_training() if only_cached else nullcontext():
-                entry = _trained(wanted)
+            with zoo.without_training() if only_cached or options else nullcontext():
+                entry = get(wanted)
         except zoo.NotTrainedError as error:
             print(f"left out: {error}", flush=True)
             left_out.append(wanted)
@@ -161,7 +180,7 @@ def fill(path: Path, networks_: Iterable[Wanted] = NETWORKS, only_cached: bool =
         print(f"{', '.join(map(str, wanted))}: {entry.accuracy:.1%} of test images", flush=True)
         return rows(entry, wanted)
 
-    published.complete(path, Wanted._fields, list(networks_), of_one)
+    published.complete(path, Wanted._fields, networks_, of_one)
     _say_where_from(path, "Spatial covariances: upper triangle by rows, in millionths of the trace")
     return left_out
 
@@ -184,16 +203,27 @@ def derive(folder: Path) -> None:
         _say_where_from(folder / f"{name}.csv", f"{name.replace('_', ' ')}, from {NAME}.csv".capitalize())
 
 
-def main() -> None:
+def main(arguments: list[str] | None = None) -> int:
     """Add the networks that the published table lacks, and compare all of them."""
     parser = argparse.ArgumentParser(prog="python -m convergent.spatial_table", description=main.__doc__)
     parser.add_argument("--only-cached", action="store_true", help="leave out networks that would have to be trained")
-    options = parser.parse_args()
-    folder = paths.data() / "published"
-    left = fill(folder / f"{NAME}.csv", only_cached=options.only_cached)
-    derive(folder)
-    print(f"{len(NETWORKS) - len(left)} of {len(NETWORKS)} networks are in the table")
+    sweep_command.add_where(parser)
+    options = parser.parse_args(arguments)
+    where = sweep_command.where_if_asked(parser, options)
+    if options.only_cached and where:
+        parser.error("--only-cached trains nothing: leave out --workers, --scheduler and --gpus")
+
+    def made() -> int:
+        folder = paths.data() / "published"
+        left = fill(folder / f"{NAME}.csv", only_cached=options.only_cached, options=where)
+        derive(folder)
+        print(f"{len(NETWORKS) - len(left)} of {len(NETWORKS)} networks are in the table")
+        return int(bool(left) and not options.only_cached)
+
+    return sweep_command.stopped_in_words(parser.prog, made)
 
 
 if __name__ == "__main__":
-    main()
+    from .spatial_table import main as imported  # what travels to workers must not belong to `__main__`
+
+    sys.exit(imported())

@@ -6,10 +6,7 @@ A run is done when its folder has its final name, so a sweep that was stopped, o
 
 import json
 import os
-import queue
-import signal
 import socket
-import threading
 import time
 import uuid
 from collections import Counter
@@ -20,10 +17,9 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from . import execution, sweep_cluster, sweep_grid, sweep_runs
+from . import execution, sweep_child, sweep_cluster, sweep_grid, sweep_runs, sweep_tasks
 from .sweep_runs import GridError, Run, SweepError
-
-HEARTBEAT = 60  # seconds after which a sweep says that it still runs
+from .sweep_tasks import Ended, Task
 
 
 @dataclass
@@ -177,106 +173,42 @@ def _make(notebook: Path, missing: list[Run], out: Path, options, outcome: Outco
         copy.parent.mkdir(exist_ok=True)
         copy.write_bytes(notebook.read_bytes())  # all runs execute this one, whatever happens to the notebook meanwhile
     except OSError as error:
-        raise SweepError(_full(out, error.strerror)) from error
+        raise SweepError(sweep_tasks.full(out, error.strerror)) from error
     stop = out / f".stop-{uuid.uuid4().hex[:8]}"
-    with sweep_cluster.client(options, len(missing), say) as (client, slots, threads):
-        orders = [
-            sweep_runs.order(run, out.resolve(), copy.resolve(), Path.cwd(), options.timeout, threads, stop.resolve())
-            for run in missing
-        ]
-        arrived = queue.Queue()
-        futures = {}
-        for made in orders:
-            future = client.submit(
-                sweep_runs.make,
-                made,
-                key=f"{stop.name}/{made['name']}",
-                pure=False,
-                resources=options.resources or None,
-            )
-            futures[future.key] = made
-            future.add_done_callback(arrived.put)
-        try:
-            _follow(futures, arrived, min(slots, len(missing)), out, outcome, say)
-        finally:
-            with _deaf():
-                _end(stop, client, futures)
+    with sweep_cluster.client(options, len(missing), say) as cluster:
+        here = (out.resolve(), copy.resolve(), Path.cwd())
+        orders = [sweep_runs.order(run, *here, options.timeout, cluster[2], stop.resolve()) for run in missing]
+        tasks = [Task(run.title, sweep_runs.make, (order,)) for run, order in zip(missing, orders, strict=True)]
+
+        def settle(task: Task, given: dict | None, error: str) -> Ended:
+            ended = _settled(task.arguments[0], given, error, out)
+            outcome.made += not ended.error
+            if ended.error:
+                outcome.failures[task.title] = ended.error
+            return ended
+
+        sweep_tasks.follow(tasks, cluster, options.resources, settle, lambda: _end(stop), say)
 
 
-def _follow(futures: dict, arrived: queue.Queue, slots: int, out: Path, outcome: Outcome, say: Callable) -> None:
-    """Tell of each run as it ends, until all have."""
-    seconds, n, waiting = [], len(futures), dict(futures)
-    while waiting:
-        try:
-            future = arrived.get(timeout=HEARTBEAT)
-        except queue.Empty:
-            say(f"    {n - len(waiting)} of {n} ended, others are running or waiting{_left(seconds, waiting, slots)}")
-            continue
-        order = waiting.pop(future.key)
-        ended = _ended(future, order)
-        if ended["status"] == "full":
-            raise SweepError(_full(out, ended["error"]))
-        if ended["status"] == "changed":
-            raise SweepError(
-                f"the library on {ended['error']} is not the one that the sweep was started with: it changed since, or "
-                "that worker has another version. Finished runs are kept; install the same one everywhere and give the "
-                "command again"
-            )
-        title = ", ".join(f"{name}={value}" for name, value in order["chosen"].items()) or "the notebook's defaults"
-        if ended["status"] == "done":
-            outcome.made += 1
-            seconds.append(ended["seconds"])
-            said = f"done in {_duration(ended['seconds'])}"
-        else:
-            outcome.failures[title] = ended["error"]
-            said = "FAILED"
-        say(f"[{n - len(waiting)} of {n}] {said}: {title}{_left(seconds, waiting, slots)}")
-        if said == "FAILED":
-            say(f"    {ended['error']}\n    kept: {out / 'failed' / order['name']}")
+def _settled(order: dict, given: dict | None, error: str, out: Path) -> Ended:
+    """How a run ended; of one that could not keep what there is of it, that is done here."""
+    sweep_tasks.refuse_what_concerns_all(given, out)
+    kept = out / "failed" / order["name"]
+    if given is None or (given["status"] == "failed" and not kept.exists()):
+        given = sweep_runs.failed(order, error or given["error"])
+        sweep_tasks.refuse_what_concerns_all(given, out)
+    return Ended(given["seconds"], given["error"], f"kept: {kept}")
 
 
-def _ended(future, order: dict) -> dict:
-    """The outcome of a run, also of one whose worker could not tell."""
-    if future.status in ("cancelled", "lost"):
-        raise SweepError(
-            "the scheduler is gone: finished runs are kept. Start it and its workers again and give the same command; "
-            "only what is missing will be made"
-        )
-    if future.status == "error":
-        error = future.exception()
-        if type(error).__name__ == "KilledWorker":
-            return sweep_runs.failed(order, f"every worker that tried it died ({error}); most often for want of memory")
-        return sweep_runs.failed(order, f"{type(error).__name__}: {error}")
-    ended = future.result()
-    kept = Path(order["out"]) / "failed" / order["name"]
-    return sweep_runs.failed(order, ended["error"]) if ended["status"] == "failed" and not kept.exists() else ended
-
-
-def _end(stop: Path, client, futures: dict) -> None:
-    """Have workers end what still runs, and wait until they have."""
-    open_ones = [future for key in futures if (future := client.futures.get(key)) and future.status == "pending"]
-    if not open_ones:
-        return
+def _end(stop: Path) -> None:
+    """Have workers end the notebooks that still run, and wait until they have."""
     try:
         stop.touch()
-        time.sleep(4 * sweep_runs.POLL)
+        time.sleep(4 * sweep_child.POLL)
     except OSError:  # a full disk: the workers are ended with their cluster, and their notebooks with them
         return
     finally:
         stop.unlink(missing_ok=True)
-
-
-@contextmanager
-def _deaf():
-    """Do not hear Ctrl-C while running notebooks are being ended."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGINT, before)
 
 
 def _report(notebook: Path, runs: list[Run], out: Path, say: Callable, drawn: bool = True) -> None:
@@ -286,20 +218,5 @@ def _report(notebook: Path, runs: list[Run], out: Path, say: Callable, drawn: bo
     try:
         sweep_tables.renew(notebook.stem, runs, out, drawn)
     except OSError as error:
-        raise SweepError(_full(out, error.strerror)) from error
+        raise SweepError(sweep_tasks.full(out, error.strerror)) from error
     say(f"Table: {out / 'results.csv'} (and .parquet)" + (f"; report: {out / 'report.html'}" if drawn else ""))
-
-
-def _full(out: Path, error: str) -> str:
-    return f"{error or 'cannot write'}: {out}. Finished runs are kept; make room and give the same command again"
-
-
-def _left(seconds: list[float], waiting: dict, slots: int) -> str:
-    if not seconds or not waiting:
-        return ""
-    return f"; about {_duration(sum(seconds) / len(seconds) * len(waiting) / slots)} left"
-
-
-def _duration(seconds: float) -> str:
-    hours, minutes = divmod(round(seconds / 60), 60)
-    return f"{hours} h {minutes} min" if hours else f"{minutes} min" if seconds >= 120 else f"{seconds:.0f} s"

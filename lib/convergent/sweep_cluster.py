@@ -109,7 +109,7 @@ def _started(options: Options, n_runs: int) -> Iterator[tuple]:
         workers[i]["options"]["env"] = {"CUDA_VISIBLE_DEVICES": str(i)}
     scheduler = {"cls": Scheduler, "options": {"host": "127.0.0.1", "dashboard_address": options.dashboard}}
     logging.getLogger("distributed").setLevel(logging.CRITICAL)
-    with _children_deaf_to_ctrl_c():
+    with deaf_to_ctrl_c():  # a terminal sends it to all processes; the workers leave it to this one, which ends them
         cluster = SpecCluster(workers=workers, scheduler=scheduler, silence_logs=logging.CRITICAL, name="sweep")
     try:
         with Client(cluster, set_as_default=False) as connected:
@@ -119,8 +119,8 @@ def _started(options: Options, n_runs: int) -> Iterator[tuple]:
 
 
 @contextmanager
-def _children_deaf_to_ctrl_c() -> Iterator[None]:
-    """A terminal sends Ctrl-C to all processes: the workers leave it to this one, which ends them in order."""
+def deaf_to_ctrl_c() -> Iterator[None]:
+    """Do not hear Ctrl-C in this block; nor do processes that are started in it."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return

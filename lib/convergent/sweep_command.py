@@ -1,6 +1,7 @@
 """`python -m convergent sweep NOTEBOOK GRID --out FOLDER`: what the reader types and is told."""
 
 import sys
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
@@ -27,6 +28,12 @@ def add_to(commands) -> None:
     parser.add_argument("grid", type=Path, help="YAML: `grid:` or `runs:`, and `fixed:`")
     parser.add_argument("--out", type=Path, required=True, help="folder for runs, tables and report")
     parser.add_argument("-p", dest="fixed", nargs=2, action="append", default=[], metavar=("NAME", "VALUE"))
+    add_where(parser)
+    parser.set_defaults(run=run)
+
+
+def add_where(parser) -> None:
+    """Add what says where and how runs are made; `where` reads it."""
     parser.add_argument("--workers", type=_positive(int), help="processes on this machine; one a core unless said")
     parser.add_argument("--threads", type=_positive(int), help="threads of one run")
     parser.add_argument(
@@ -44,7 +51,6 @@ def add_to(commands) -> None:
     )
     for name in ("ca", "cert", "key"):
         parser.add_argument(f"--tls-{name}", metavar="FILE", help="for a scheduler at tls://")
-    parser.set_defaults(run=run)
 
 
 def _positive(kind):
@@ -65,32 +71,19 @@ def _resource(text: str) -> tuple[str, float]:
 
 def run(options) -> int:
     """Make the sweep; the exit code."""
-    from . import sweep
-
     say = partial(print, flush=True)
-    tls = {name: value for name in ("ca", "cert", "key") if (value := getattr(options, f"tls_{name}"))}
     try:
         fixed = {name: yaml.safe_load(value) for name, value in options.fixed}
         sets = sweep_grid.read(options.grid, fixed)
     except (ValueError, FileNotFoundError) as error:
-        return _stopped(error, 2)
-    where = Options(
-        scheduler=options.scheduler,
-        workers=options.workers,
-        threads=options.threads,
-        gpus=options.gpus,
-        resources=dict(options.resource),
-        timeout=options.timeout,
-        dashboard=options.dashboard,
-        tls=tls,
-        source=options.grid.name,
-    )
-    try:
-        outcome = sweep.sweep(options.notebook, sets, options.out, where, say)
-    except SweepError as error:
-        return _stopped(error, error.code)
-    except KeyboardInterrupt:
-        return _stopped("stopped. Finished runs are kept: give the same command again to go on", 130)
+        return _stopped("convergent sweep", error, 2)
+    return stopped_in_words("convergent sweep", lambda: _made(options, sets, say))
+
+
+def _made(options, sets: list[dict], say: Callable) -> int:
+    from . import sweep
+
+    outcome = sweep.sweep(options.notebook, sets, options.out, where(options, options.grid.name), say)
     if outcome.failures:
         say(f"{len(outcome.failures)} of {outcome.n_runs} runs failed; the same command tries them again.")
         return 1
@@ -101,6 +94,41 @@ def run(options) -> int:
     return 0
 
 
-def _stopped(error, code: int) -> int:
-    print(f"convergent sweep: {error}", file=sys.stderr, flush=True)
+def where(options, source: str = "") -> Options:
+    """What the flags of `add_where` say; `source` is what to call the parameter sets in messages."""
+    return Options(
+        scheduler=options.scheduler,
+        workers=options.workers,
+        threads=options.threads,
+        gpus=options.gpus,
+        resources=dict(options.resource),
+        timeout=options.timeout,
+        dashboard=options.dashboard,
+        tls={name: value for name in ("ca", "cert", "key") if (value := getattr(options, f"tls_{name}"))},
+        source=source,
+    )
+
+
+def where_if_asked(parser, options) -> Options | None:
+    """The same for a command that works in its own process unless workers are asked for."""
+    if options.workers or options.scheduler or options.gpus:
+        return where(options)
+    tls = (options.tls_ca, options.tls_cert, options.tls_key)
+    if options.threads or options.timeout or options.resource or any(tls):
+        parser.error("--threads, --timeout, --resource and --tls-… go with --workers, --gpus or --scheduler")
+    return None
+
+
+def stopped_in_words(name: str, do: Callable[[], int]) -> int:
+    """The exit code of `do`; what keeps it from going on is one message of the command `name`."""
+    try:
+        return do()
+    except SweepError as error:
+        return _stopped(name, error, error.code)
+    except KeyboardInterrupt:
+        return _stopped(name, "stopped. Finished runs are kept: give the same command again to go on", 130)
+
+
+def _stopped(name: str, error, code: int) -> int:
+    print(f"{name}: {error}", file=sys.stderr, flush=True)
     return code

@@ -1,30 +1,26 @@
 """The process that executes one run of a sweep: `python -m convergent.sweep_one`, started by `sweep_runs.make`.
 
-Its order comes as one line of JSON on standard input, which stays open: when it ends, the worker that asked was
-killed, and this process ends its kernel and itself, so that nothing goes on that nobody waits for.
+Its order comes as one line of JSON.
 """
 
-import errno
 import json
 import logging
 import os
 import platform
 import shutil
 import sys
-import threading
 import time
 from datetime import UTC, datetime
 from pathlib import Path
 
 from filelock import FileLock
 
-from . import execution, results, sweep_runs
+from . import execution, results, sweep_child
 
 
 def main() -> None:
     """Execute the run that standard input orders."""
-    order = json.loads(_line())
-    threading.Thread(target=_end_with_the_worker, daemon=True).start()
+    order = json.loads(sweep_child.ordered())
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", stream=sys.stderr)
     out, name = Path(order["out"]), order["name"]
     try:
@@ -32,37 +28,12 @@ def main() -> None:
             if not (out / "runs" / name / "run.json").exists():
                 _make(order, out / "unfinished" / name)
     except Exception as error:  # every failure is told, with the notebook kept as far as it got
-        if _disk_is_full(error):
-            os._exit(sweep_runs.FULL)  # nothing can be written, not even why
+        if sweep_child.disk_is_full(error):
+            os._exit(sweep_child.FULL)  # nothing can be written, not even why
         logging.exception("failed")
         path = out / "unfinished" / f"{name}.outcome.json"
         path.write_text(json.dumps({"error": _told(error)}), encoding="utf-8")
         sys.exit(1)
-
-
-def _disk_is_full(error: BaseException | None) -> bool:
-    while error is not None:
-        if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
-            return True
-        error = error.__cause__ or error.__context__
-    return False
-
-
-def _line() -> bytes:
-    """The first line of standard input, and nothing beyond."""
-    line = b""
-    while not line.endswith(b"\n"):
-        part = os.read(0, 65536)
-        if not part:
-            sys.exit("no order on standard input")
-        line += part
-    return line
-
-
-def _end_with_the_worker() -> None:
-    while os.read(0, 4096):  # not sys.stdin, whose lock Python wants back when it shuts down
-        pass
-    sweep_runs.end(os.getpid())
 
 
 def _make(order: dict, folder: Path) -> None:
@@ -72,7 +43,7 @@ def _make(order: dict, folder: Path) -> None:
 
     library = execution.library_hash()
     if library != order["parts"]["library"]:
-        os._exit(sweep_runs.CHANGED)
+        os._exit(sweep_child.CHANGED)
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir()
     started, clock = datetime.now(UTC), time.monotonic()

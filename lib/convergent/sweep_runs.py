@@ -1,7 +1,6 @@
 """One run of a sweep: what it is, whether it is done, and making it in a process of its own that can be ended.
 
-A run is made by a task of Dask in a child process (`convergent.sweep_one`), because only a process can be ended when a
-notebook hangs in C code, and because its threads are limited before NumPy and torch are loaded.
+A run is made by a task of Dask in a child process (`convergent.sweep_one`), as `convergent.sweep_child` explains.
 """
 
 import json
@@ -9,16 +8,11 @@ import os
 import platform
 import re
 import shutil
-import subprocess
-import sys
 import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-POLL = 0.5  # seconds between two looks at a running child
-FULL = 28  # how a child ends whose disk is full, when it cannot write down why
-CHANGED = 29  # how it ends where the library is not that of the sweep: so will every other run
-_THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMEXPR_NUM_THREADS")
+from . import sweep_child
 
 
 class SweepError(Exception):
@@ -105,82 +99,37 @@ def make(order: dict) -> dict:
     if Path(order["stop"]).exists():
         return {"status": "stopped", "seconds": 0.0, "error": "stopped"}
     started = time.monotonic()
-    environment = os.environ | dict.fromkeys(_THREADS, str(order["threads"]))
     try:
         log = (out / "unfinished" / f"{name}.log").open("ab")
     except OSError as error:
         return {"status": "full", "seconds": 0.0, "error": f"{error.strerror}: {out}"}
     with log:
-        child = subprocess.Popen(
-            [sys.executable, "-m", "convergent.sweep_one"],
-            stdin=subprocess.PIPE,
-            stdout=log,
-            stderr=log,
-            env=environment,
-            cwd=order["folder"],
-            start_new_session=True,  # Ctrl-C is the driver's: it ends its runs itself
-        )
-        try:
-            child.stdin.write(json.dumps(order).encode() + b"\n")
-            child.stdin.flush()  # kept open: its end tells the child that the worker is gone
-            why = _wait(child, order, started)
-        finally:
-            end(child.pid)
-            child.wait()
-            child.stdin.close()
+        line = json.dumps(order).encode() + b"\n"
+        options = {"threads": order["threads"], "timeout": order["timeout"], "stopped": Path(order["stop"]).exists}
+        code, why = sweep_child.run("convergent.sweep_one", line, log, order["folder"], **options)
     seconds = time.monotonic() - started
     if why == "stopped":
         return {"status": "stopped", "seconds": seconds, "error": "stopped"}
     if why:
         return failed(order, why) | {"seconds": seconds}
-    return _outcome(order, child.returncode) | {"seconds": seconds}
-
-
-def _wait(child: subprocess.Popen, order: dict, started: float) -> str:
-    """Wait for a child; why it has to be ended before it has ended itself, else nothing."""
-    while child.poll() is None:
-        if order["timeout"] and time.monotonic() - started > order["timeout"]:
-            return f"took longer than --timeout {order['timeout']:g} seconds and was ended"
-        if Path(order["stop"]).exists():
-            return "stopped"
-        try:
-            child.wait(POLL)
-        except subprocess.TimeoutExpired:
-            continue
-    return ""
-
-
-def end(pid: int) -> None:
-    """End a process and all that it started, kernels too, which are in sessions of their own."""
-    import psutil
-
-    try:
-        parent = psutil.Process(pid)
-        family = [*parent.children(recursive=True), parent]
-    except psutil.NoSuchProcess:
-        return
-    for process in family:
-        try:
-            process.kill()
-        except psutil.NoSuchProcess:
-            continue
+    return _outcome(order, code) | {"seconds": seconds}
 
 
 def _outcome(order: dict, code: int) -> dict:
     out, name = Path(order["out"]), order["name"]
     if (out / "runs" / name / "run.json").is_file():
         return {"status": "done", "error": ""}
-    if code == FULL:
+    if code == sweep_child.FULL:
         return {"status": "full", "error": f"No space left on device: {out}"}
-    if code == CHANGED:
+    if code == sweep_child.CHANGED:
         return {"status": "changed", "error": platform.node()}
     said = out / "unfinished" / f"{name}.outcome.json"
     if said.is_file():
         error = json.loads(said.read_text(encoding="utf-8"))["error"]
         said.unlink()
         return failed(order, error)
-    tail = (out / "unfinished" / f"{name}.log").read_text(encoding="utf-8", errors="replace").strip()[-400:]
-    return failed(order, f"its process ended with code {code}, most often for want of memory. Its last words: {tail}")
+    log = (out / "unfinished" / f"{name}.log").read_text(encoding="utf-8", errors="replace")
+    return failed(order, sweep_child.last_words(code, log))
 
 
 def failed(order: dict, error: str) -> dict:
