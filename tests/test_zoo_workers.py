@@ -8,7 +8,17 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from convergent import causal, causal_sweep, execution, spatial_table, sweep_command, zoo, zoo_workers
+from convergent import (
+    causal,
+    causal_sweep,
+    execution,
+    published,
+    spatial_table,
+    sweep_command,
+    zoo,
+    zoo_table,
+    zoo_workers,
+)
 from convergent.causal import Condition, Setting
 from convergent.spatial_table import Wanted
 from convergent.sweep_cluster import Options
@@ -76,6 +86,20 @@ def test_a_table_filled_from_workers_is_that_of_one_process(tmp_path, monkeypatc
     lost = [*wanted, Wanted("cnn6", str(tmp_path / "nowhere"), "true", 0)]
     with pytest.raises((ValueError, FileNotFoundError), match="nowhere"):  # before a worker is started
         spatial_table.fill(tmp_path / "workers.csv", lost, tier="smoke", options=LOCAL)
+
+
+def test_the_table_of_all_networks_is_filled_from_workers_too(tmp_path, monkeypatch, capfd):
+    monkeypatch.setenv("CONVERGENT_CACHE", str(tmp_path / "cache"))
+    path = images(tmp_path / "some.npz", 32)
+    wanted = [("cnn6", path, "true", 0, True), ("cnn6", path, "true", 1, False)]
+    assert zoo_table.fill(tmp_path / "networks.csv", wanted, "smoke", LOCAL) == []
+    table = pd.read_csv(tmp_path / "networks.csv", dtype=published.WORDS)
+    assert table[zoo_table.KEY].values.tolist() == [list(key) for *key, _ in wanted]
+    assert table.through_training.tolist() == [True, False]
+    assert "2 networks: 0 are here, 2 to train" in capfd.readouterr().out
+    with zoo.without_training():  # what the workers made is what this process finds
+        for row, one in zip(table.itertuples(), wanted, strict=True):
+            assert zoo_table.trained(*one, "smoke").accuracy == pytest.approx(row.test_accuracy, abs=1e-6)
 
 
 @pytest.mark.smoke

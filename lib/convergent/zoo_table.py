@@ -2,15 +2,20 @@
 
 `python -m convergent.zoo_table` adds to `data/published/networks.csv` those that are not in it yet, and trains those
 that are nowhere. To train all of them anew, move the table away first: half a day on two cores. It goes on where it was
-stopped. Most networks are too large to be shipped.
+stopped; `--workers 2` or `--scheduler` trains several at a time. Most networks are too large to be shipped.
 """
 
+import argparse
 import json
+import sys
+from contextlib import nullcontext
+from functools import partial
 from pathlib import Path
 
 import pandas as pd
 
-from . import encoding_networks, encodings, images, paths, published, results, zoo
+from . import encoding_networks, encodings, images, paths, published, results, sweep_command, zoo, zoo_workers
+from .sweep_cluster import Options
 
 # Architecture, image set, number of seeds, of which the first so many were kept through their training.
 NETWORKS = [
@@ -67,43 +72,86 @@ def wanted() -> list[tuple[str, str, str, int, bool]]:
     return [(*kind, seed, seed < n_kept) for *kind, n_seeds, n_kept in kinds for seed in range(n_seeds)]
 
 
-def trained(architecture: str, dataset: str, labels: str, seed: int, kept: bool) -> zoo.Entry:
+def trained(architecture: str, dataset: str, labels: str, seed: int, kept: bool, tier: str = "laptop") -> zoo.Entry:
     """One of them: shipped, from the cache, or trained now. Raises what `zoo.get` raises."""
     if architecture == "plain_vgg":
-        return encoding_networks.plain("laptop", images.load(dataset), seed)
+        return encoding_networks.plain(tier, images.load(dataset), seed)
     if architecture == "factorised_vgg":
-        return encodings.trained(architecture, dataset, labels, seed, trajectory=kept)
-    return zoo.get(architecture, dataset, [seed], "laptop", trajectory=kept)[0]
+        return encodings.trained(architecture, dataset, labels, seed, tier, trajectory=kept)
+    return zoo.get(architecture, dataset, [seed], tier, trajectory=kept)[0]
 
 
-def fill(path: Path, networks: list[tuple[str, str, str, int, bool]]) -> None:
+def _one(wanted: tuple, tier: str) -> zoo.Entry:
+    return trained(*wanted, tier)
+
+
+def fill(
+    path: Path,
+    networks: list[tuple[str, str, str, int, bool]],
+    tier: str = "laptop",
+    options: Options | None = None,
+) -> list[tuple]:
     """Add to the table at `path` the networks that it lacks; rows that are there stay as they are.
 
-    Columns: `KEY`, then those of `summary`. Raises what `zoo.get` raises.
-    """
-    kept = {tuple(key): kept for *key, kept in networks}
+    Columns: `KEY`, then those of `summary`.
 
-    def of_one(key: tuple) -> pd.DataFrame:
-        entry = trained(*key, kept[key])
+    Parameters
+    ----------
+    tier : whose networks; the published ones are of "laptop"
+    options : train those that are nowhere on workers, and leave out those whose training failed; None trains them here
+
+    Returns
+    -------
+    The networks that were left out, as values of `KEY`
+
+    Raises
+    ------
+    What `zoo.get` raises; with `options` also as `zoo_workers.train`.
+    """
+    asked, left_out, get = {tuple(one[:-1]): one for one in networks}, [], partial(_one, tier=tier)
+    if options:
+        missing = [asked[key] for key in published.missing(path, KEY, list(asked))]
+        zoo_workers.train(missing, get, options, partial(print, flush=True))
+
+    def of_one(key: tuple) -> pd.DataFrame | None:
+        try:
+            with zoo.without_training() if options else nullcontext():
+                entry = get(asked[key])
+        except zoo.NotTrainedError as error:
+            print(f"left out: {error}", flush=True)
+            left_out.append(key)
+            return None
         print(f"{', '.join(map(str, key))}: {entry.accuracy:.1%}", flush=True)
         row = dict(zip(KEY, key, strict=True)) | summary(entry)
         return pd.DataFrame([{name: _text(value) for name, value in row.items()}])
 
-    published.complete(path, KEY, list(kept), of_one)
+    published.complete(path, KEY, list(asked), of_one)
+    return left_out
 
 
 def _text(value) -> str:
     return f"{value:.6g}" if isinstance(value, float) else str(value)
 
 
-def main() -> None:
-    """Write the table and where it came from."""
-    folder = paths.data() / "published"
-    fill(folder / "networks.csv", wanted())
-    told = results.provenance("networks") | {"repeat": "python -m convergent.zoo_table"}
-    told = {key: said for key, said in told.items() if key not in ("duration", "memory")}  # of reading, not of training
-    (folder / "networks.json").write_text(json.dumps({"title": "Networks", "provenance": told}, indent=1) + "\n")
+def main(arguments: list[str] | None = None) -> int:
+    """Add the networks that the published table lacks, and say where it came from."""
+    parser = argparse.ArgumentParser(prog="python -m convergent.zoo_table", description=main.__doc__)
+    sweep_command.add_where(parser)
+    where = sweep_command.where_if_asked(parser, parser.parse_args(arguments))
+
+    def made() -> int:
+        folder = paths.data() / "published"
+        left = fill(folder / "networks.csv", wanted(), options=where)
+        told = results.provenance("networks") | {"repeat": "python -m convergent.zoo_table"}
+        # Of reading, not of training.
+        told = {key: said for key, said in told.items() if key not in ("duration", "memory")}
+        (folder / "networks.json").write_text(json.dumps({"title": "Networks", "provenance": told}, indent=1) + "\n")
+        return int(bool(left))
+
+    return sweep_command.stopped_in_words(parser.prog, made)
 
 
 if __name__ == "__main__":
-    main()
+    from .zoo_table import main as imported  # what travels to workers must not belong to `__main__`
+
+    sys.exit(imported())
