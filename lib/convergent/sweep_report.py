@@ -18,6 +18,7 @@ table { border-collapse: collapse; font-size: 14px }
 td, th { padding: .2rem .7rem; border-bottom: 1px solid #ddd; text-align: left }
 .wide { overflow-x: auto }
 td.failed { color: #a4262c; font-weight: 600 }
+.figures { display: flex; flex-wrap: wrap; gap: 0 1.5rem }
 figure { margin: 0 0 1rem }
 img { max-width: 100% }
 pre { white-space: pre-wrap; background: #f5f5f5; padding: .6rem }
@@ -87,7 +88,7 @@ def _numbers(results: pd.DataFrame, varying: list[str]) -> str:
     figures = "".join(_figure(numbers[numbers.name == n], n, x, colour, column, levels) for n in moving[:MOST])
     more = f"<p>{len(moving) - MOST} more differ: they are in the table.</p>" if len(moving) > MOST else ""
     equal = f"<p>The same in all runs: {html.escape(', '.join(same))}.</p>" if same else ""
-    return f"<h2>Numbers</h2><p>{html.escape(told)}.</p>{figures}{more}{equal}"
+    return f"<h2>Numbers</h2><p>{html.escape(told)}.</p><div class="figures">{figures}</div>{more}{equal}"
 
 
 def axes_of(numbers: pd.DataFrame, varying: list[str]) -> tuple[str, str | None, str | None]:
