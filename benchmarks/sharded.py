@@ -16,6 +16,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 os.environ |= dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")  # before NumPy
+import dask
 import numpy as np
 import pandas as pd
 from dask.distributed import Client, LocalCluster, WorkerPlugin
@@ -33,6 +34,8 @@ SIZES = (10_000, 20_000, 50_000, 100_000, 200_000)
 TIMED = 50_000  # stimuli with which one worker is compared with two
 SHARD = 5_000
 FOLDS = 5
+# Dask has its workers give every freed piece of memory back, and many small products then wait for fresh pages.
+KEEP_MEMORY = {"distributed.nanny.pre-spawn-environ.MALLOC_TRIM_THRESHOLD_": 2**30}
 
 
 class Rows:
@@ -64,7 +67,7 @@ def collections(n_workers: int, sizes: list[int]) -> Iterator[dict]:
     So give sizes in ascending order: what is flat then is flat.
     """
     about = {"threads_per_worker": 1, "memory_limit": 0, "dashboard_address": None, "host": "127.0.0.1"}
-    with LocalCluster(n_workers=n_workers, **about) as cluster, Client(cluster) as client:
+    with dask.config.set(KEEP_MEMORY), LocalCluster(n_workers=n_workers, **about) as cluster, Client(cluster) as client:
         client.register_plugin(_Path(str(HERE), str(HERE.parent / "lib")))
         sharded.collect(Rows(), SHARD * n_workers, client, shard=SHARD)  # nothing is loaded on the clock
         for n in sizes:
