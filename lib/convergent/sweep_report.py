@@ -88,7 +88,7 @@ def _numbers(results: pd.DataFrame, varying: list[str]) -> str:
     figures = "".join(_figure(numbers[numbers.name == n], n, x, colour, column, levels) for n in moving[:MOST])
     more = f"<p>{len(moving) - MOST} more differ: they are in the table.</p>" if len(moving) > MOST else ""
     equal = f"<p>The same in all runs: {html.escape(', '.join(same))}.</p>" if same else ""
-    return f"<h2>Numbers</h2><p>{html.escape(told)}.</p><div class="figures">{figures}</div>{more}{equal}"
+    return f"<h2>Numbers</h2><p>{html.escape(told)}.</p><div class='figures'>{figures}</div>{more}{equal}"
 
 
 def axes_of(numbers: pd.DataFrame, varying: list[str]) -> tuple[str, str | None, str | None]:
