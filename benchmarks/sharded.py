@@ -34,8 +34,9 @@ SIZES = (10_000, 20_000, 50_000, 100_000, 200_000)
 TIMED = 50_000  # stimuli with which one worker is compared with two
 SHARD = 5_000
 FOLDS = 5
-# Dask has its workers give every freed piece of memory back, and many small products then wait for fresh pages.
-KEEP_MEMORY = {"distributed.nanny.pre-spawn-environ.MALLOC_TRIM_THRESHOLD_": 2**30}
+# Dask has its workers give every freed piece of memory back, and many small products then wait for fresh pages. As soon
+# as one of the two thresholds is set, glibc no longer raises the other by itself: so both.
+KEEP_MEMORY = {f"distributed.nanny.pre-spawn-environ.MALLOC_{name}_THRESHOLD_": 2**25 for name in ("TRIM", "MMAP")}
 
 
 class Rows:

@@ -54,7 +54,7 @@ def run(
         stdin=subprocess.PIPE,
         stdout=log,
         stderr=log,
-        env=os.environ | dict.fromkeys(_THREADS, str(threads)) | (environment or {}),
+        env=_inherited() | dict.fromkeys(_THREADS, str(threads)) | (environment or {}),
         cwd=folder,
         start_new_session=True,  # Ctrl-C is the driver's: it ends its tasks itself
     )
@@ -74,6 +74,11 @@ def run(
         child.wait()
         child.stdin.close()
     return child.returncode, why
+
+
+def _inherited() -> dict[str, str]:
+    """The worker's environment without what Dask put there: freed memory given back at once costs much more time."""
+    return {name: value for name, value in os.environ.items() if name != "MALLOC_TRIM_THRESHOLD_"}
 
 
 def _wait(child: subprocess.Popen) -> None:
