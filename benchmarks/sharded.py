@@ -31,7 +31,7 @@ from convergent.stream import Moments  # noqa: E402
 
 WIDTHS = (64, 128, 256)
 SIZES = (10_000, 20_000, 50_000, 100_000, 200_000)
-TIMED = 50_000  # stimuli with which one worker is compared with two
+TIMED = 200_000  # stimuli with which one worker is compared with two
 SHARD = 5_000
 FOLDS = 5
 # Dask has its workers give every freed piece of memory back, and many small products then wait for fresh pages. As soon
