@@ -99,6 +99,6 @@ def test_the_page_shows_one_row_for_each_kind_and_no_number_is_typed_in(table, b
     assert len(re.findall(r"(?m)^\| `", shown)) == len(zoo_table.NETWORKS) + len(zoo_table.ENCODINGS)
     n_encodings = sum(n_seeds for *_, n_seeds, _ in zoo_table.ENCODINGS)
     assert f"These {len(table) - n_encodings} were trained" in shown
-    assert f"the {n_encodings} of [chapter 10]" in shown
+    assert f"the {n_encodings} of {{ref}}`chapter 10" in shown
     accuracy = 100 * table[(table.architecture == "vgg11") & (table.image_set == "The cave")].test_accuracy
     assert f"{accuracy.mean():.1f} ({accuracy.min():.1f}–{accuracy.max():.1f})" in shown
