@@ -102,46 +102,63 @@ def dimensions(runs: Mapping[str, pd.DataFrame]) -> plt.Figure:
 
 
 def similarity(runs: Mapping[str, pd.DataFrame]) -> plt.Figure:
-    """Normalised similarity against the layer; a row a run: left labels, right image sets where there are several.
+    """Normalised similarity against the layer, a panel a run: networks of the same images, by their labels.
 
     Marks are means over pairs of networks; bars go from the lowest to the highest pair, for a single pair over twice
     the error of the scale. Grey dashes: ceiling, two samples of one population. Dotted: not aligned.
     """
-    across = [(table.role == members.ACROSS).any() or (table.role == members.OWN).any() for table in runs.values()]
-    kinds = [
-        table[table.role.isin(_MIXED)].kind.nunique() if mixed else 0
-        for table, mixed in zip(runs.values(), across, strict=True)
-    ]
-    heights = [2.9 + (0.17 * max(n, 8) if n else 0) for n in kinds]
-    shape = {"figsize": (WIDTH, sum(heights)), "sharey": True, "squeeze": False, "height_ratios": heights}
-    figure, axs = plt.subplots(len(runs), 2, **shape)
-    for row, mixed, (title, table) in zip(axs, across, runs.items(), strict=True):
+    figure, axs = plt.subplots(1, len(runs), figsize=(WIDTH, 4.2), sharey=True, squeeze=False)
+    for ax, (title, table) in zip(axs[0], runs.items(), strict=True):
         layers = list(dict.fromkeys(table.layer))
-        aligned = table[table.condition == ALIGNED]
+        aligned, same = table[table.condition == ALIGNED], table[table.role == members.SAME]
         for role, (colour, marker) in ROLES.items():
-            _depth(row[0], aligned[aligned.role == role], layers, role, color=colour, marker=marker)
-        same = table[table.role == members.SAME]
+            _depth(ax, aligned[aligned.role == role], layers, role, color=colour, marker=marker)
         plain = same[same.condition == UNALIGNED].groupby("layer").value.mean().reindex(layers)
-        row[0].plot(range(len(layers)), plain, color=PALETTE[0], linestyle=":", label="true labels, not aligned")
-        if mixed:
-            wanted = aligned[aligned.role.isin(_MIXED)]
-            for k, (kind, rows) in enumerate(wanted.groupby("kind", sort=False)):
-                look = {"color": PALETTE[k % 6], "marker": "osD^vPX*<>"[k % 10], "linewidth": 1}
-                _depth(row[1], rows, layers, kind, **look)
-        else:
-            row[1].set_axis_off()
-        for ax in row[: 1 + mixed]:
-            top = same[same.condition == ALIGNED].groupby("layer").ceiling.mean().reindex(layers)
-            ax.plot(range(len(layers)), top, color=GREY, linestyle="--", linewidth=1, label="one population")
-            ax.axhline(0, color=GREY, linewidth=0.8)
-            ax.set_xticks(range(len(layers)), _numbers(layers))
-            ax.set(xlabel="layer", ylim=(-0.2, 1.15))
-            where = {"loc": "upper left", "bbox_to_anchor": (0, -0.2)} if mixed else {"loc": "center left"}
-            where |= {} if mixed else {"bbox_to_anchor": (1.05, 0.5)}
-            ax.legend(**where, fontsize=8, frameon=False)
-        row[0].set(ylabel="normalised similarity", title=wrapped(title, 30))
+        ax.plot(range(len(layers)), plain, color=PALETTE[0], linestyle=":", label="true labels, not aligned")
+        _ends(ax, same, layers)
+        ax.set(xlabel="layer", title=wrapped(title, 30))
+    axs[0, 0].set_ylabel("normalised similarity")
+    named = {name: line for ax in axs[0] for line, name in zip(*ax.get_legend_handles_labels(), strict=True)}
+    figure.tight_layout(rect=(0, 0.19, 1, 1))
+    figure.legend(named.values(), named, loc="lower center", ncols=3, fontsize=8, frameon=False)
+    return figure
+
+
+def tasks(runs: Mapping[str, pd.DataFrame], columns: int = 4) -> plt.Figure:
+    """Normalised similarity against the layer, a panel for each pair of image sets, of every run that has several.
+
+    Marks, bars and dashes as in `similarity`; the ceiling is that of the run's own images.
+    """
+    panels = []
+    for title, table in runs.items():
+        if table.role.isin((members.ACROSS, members.OWN)).any():
+            wanted = table[(table.condition == ALIGNED) & table.role.isin(_MIXED)]
+            panels += [(title, table, kind, rows) for kind, rows in wanted.groupby("kind", sort=False)]
+    n_rows = max(1, -(-len(panels) // columns))
+    shape = {"figsize": (WIDTH, 1.9 * n_rows), "sharex": True, "sharey": True, "squeeze": False}
+    figure, axs = plt.subplots(n_rows, columns, **shape)
+    for ax in axs.flat[len(panels) :]:
+        ax.set_axis_off()
+    for ax, (title, table, kind, rows) in zip(axs.flat, panels, strict=False):
+        layers = list(dict.fromkeys(table.layer))
+        _depth(ax, rows, layers, kind, color=PALETTE[0], marker="o")
+        _ends(ax, table[table.role == members.SAME], layers)
+        words = kind.replace("Tiny-ImageNet, part ", "Tiny ").replace(" of 2", "").replace(", classes ", ", ")
+        run = f"{title}:\n" if len({name for name, *_ in panels}) > 1 else ""
+        ax.set_title(run + words.replace(" × ", "\n× "), fontsize=8.5)
+    figure.supxlabel("layer", fontsize=10)
+    figure.supylabel("normalised similarity", fontsize=10)
     figure.tight_layout()
     return figure
+
+
+def _ends(ax, same: pd.DataFrame, layers: list) -> None:
+    """The two ends of the scale: a random rotation, and two samples of one population."""
+    top = same[same.condition == ALIGNED].groupby("layer").ceiling.mean().reindex(layers)
+    ax.plot(range(len(layers)), top, color=GREY, linestyle="--", linewidth=1, label="one population")
+    ax.axhline(0, color=GREY, linewidth=0.8)
+    ax.set_xticks(range(len(layers)), _numbers(layers))
+    ax.set_ylim(-0.2, 1.15)
 
 
 def _depth(ax, rows: pd.DataFrame, layers, label: str, **look) -> None:
