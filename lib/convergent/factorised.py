@@ -32,6 +32,7 @@ class Responses(nn.Module):
         self.register_buffer("filters", frozen_filters())
 
     def forward(self, x: Tensor) -> Tensor:
+        """(n, C, height, width) to (n, 10 C, height, width); the ten responses of a channel stand together."""
         n, channels, height, width = x.shape
         if not torch.is_grad_enabled():
             each = self.filters.view(10, 1, 3, 3).repeat(channels, 1, 1, 1)

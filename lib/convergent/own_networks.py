@@ -162,10 +162,8 @@ def _checkpoint(name: str, path: Path, architecture: str, seed: int | None, trai
     if ":" not in architecture:
         with torch.random.fork_rng():
             wider = networks.bare(architecture, width=2.0).state_dict()
-        fixed = {
-            key for key, shape in wanted.items() if wider[key].shape == shape
-        }  # whatever the width, as frozen filters
-        options["width"] = _width({key: shape for key, shape in wanted.items() if key not in fixed}, state, name)
+        scaled = {key: shape for key, shape in wanted.items() if wider[key].shape != shape}  # not the frozen filters
+        options["width"] = _width(scaled, state, name)
     with torch.random.fork_rng(enabled=seed is not None):
         if seed is not None:
             torch.manual_seed(seed)
