@@ -7,13 +7,14 @@ import pandas as pd
 import pytest
 import torch
 
-from convergent import causal, causal_sweep, causal_tables, weights
+from convergent import causal, causal_plans, causal_sweep, causal_tables, weights
 from convergent.causal import Condition, Setting
 from convergent.training import Recipe
 from tiny import dataset
 
 pytestmark = pytest.mark.smoke
 RECIPE = Recipe(1, 16, "adam", 0.01, weight_decay=0.0, crop=0, flip=False)
+COMMAND = "python -m convergent.causal --dataset tiny --architecture cnn6"
 PUSHES = {("gabor", "layer1"): (-1.0, 0.0, 1.0)}
 
 
@@ -53,11 +54,11 @@ def test_filters_are_those_of_the_networks_and_only_where_the_first_layer_is_pus
 def test_a_published_table_replaces_only_its_own_rows(setting, swept, tmp_path, monkeypatch):
     table, kept = swept
     folder = tmp_path / "data" / "published"
-    path = causal_tables.publish(table, setting, kept, folder)
+    path = causal_tables.publish(table, setting, kept, folder, COMMAND)
     own = pd.read_csv(path).assign(reference="npz:mine.npz")
     pd.concat([pd.read_csv(path), own]).to_csv(path, index=False)
-    causal_tables.publish(table, replace(setting, dataset="other"), _again(setting, kept), folder)
-    causal_tables.publish(table.assign(accuracy=0.75), setting, kept, folder)
+    causal_tables.publish(table, replace(setting, dataset="other"), _again(setting, kept), folder, COMMAND)
+    causal_tables.publish(table.assign(accuracy=0.75), setting, kept, folder, COMMAND)
     monkeypatch.setattr(causal_tables.paths, "data", lambda: tmp_path / "data")
     found = causal_tables.published_runs()
     assert list(found) == ["Other", "Tiny"]
@@ -79,11 +80,11 @@ def _again(setting, kept):
 
 def test_every_image_set_and_architecture_has_a_provenance_of_its_own(setting, swept, tmp_path):
     table, kept = swept
-    path = causal_tables.publish(table, setting, kept, tmp_path)
+    path = causal_tables.publish(table, setting, kept, tmp_path, COMMAND)
     about = json.loads(path.with_suffix(".json").read_text())
     assert path.name == "causal_sweep_cnn6.csv"
     assert list(about) == ["Tiny"]
-    assert about["Tiny"]["repeat"] == "python -m convergent.causal --dataset tiny --architecture cnn6"
+    assert about["Tiny"]["repeat"] == COMMAND
     assert about["Tiny"]["data"].startswith("Tiny, SHA-256")
     assert causal_tables.as_a_name("torchvision:alexnet?weights=random") == "torchvision-alexnet-weights-random"
 
@@ -91,3 +92,21 @@ def test_every_image_set_and_architecture_has_a_provenance_of_its_own(setting, s
 def test_where_nothing_was_published_there_is_nothing(monkeypatch, tmp_path):
     monkeypatch.setattr(causal_tables.paths, "data", lambda: tmp_path)
     assert causal_tables.published_runs() == {}
+
+
+def test_a_sweep_of_ones_own_leaves_the_books_tables_alone_and_says_how_it_was_made(setting, tmp_path, monkeypatch):
+    monkeypatch.setattr(causal_plans, "Setting", lambda *told: setting)
+    monkeypatch.setattr(causal_plans, "SEEDS", 1)
+    monkeypatch.setattr(causal_plans, "pushes", lambda *told: PUSHES)
+    monkeypatch.setattr(causal_plans.paths, "data", lambda: tmp_path / "data")
+    books, kept = tmp_path / "data" / "published", ["--folder", str(tmp_path / "kept")]
+    assert causal_plans.main(["--dataset", "tiny", *kept]) == 0
+    before = {path.name: path.read_bytes() for path in books.iterdir()}
+    own = ["--reference", "gabor", "--layer", "layer1", "--alphas", "-0.5", "1"]
+    for options in (own, ["--seeds", "2"], ["--metric", "cka"], ["--no-controls"]):
+        assert causal_plans.main(["--dataset", "tiny", *kept, *options]) == 0
+        about = json.loads((tmp_path / "kept" / "causal_sweep_cnn6.json").read_text())["Tiny"]
+        assert about["repeat"] == " ".join([COMMAND, *options])
+    assert {path.name: path.read_bytes() for path in books.iterdir()} == before
+    assert causal_plans.main(["--dataset", "tiny", *kept, "--no-controls", "--publish", str(books)]) == 0
+    assert len(pd.read_csv(books / "causal_sweep_cnn6.csv")) == 3

@@ -12,7 +12,7 @@ from . import causal, causal_sweep, networks, paths, published, results, weights
 from .causal import Condition, Setting
 
 
-def publish(table: pd.DataFrame, setting: Setting, kept: Path, folder: Path) -> Path:
+def publish(table: pd.DataFrame, setting: Setting, kept: Path, folder: Path, repeat: str) -> Path:
     """Write a sweep's table to `folder/causal_sweep_ARCHITECTURE.csv`, beside those of other image sets.
 
     Rows of the same image set, reference and layer are replaced, others stay. Columns: image_set, then those of
@@ -22,19 +22,19 @@ def publish(table: pd.DataFrame, setting: Setting, kept: Path, folder: Path) -> 
     Parameters
     ----------
     kept : folder of the sweep, with its networks
+    repeat : the command that makes the same again
     """
     folder.mkdir(parents=True, exist_ok=True)
     table = completed(table, setting, kept)
-    path = _write(table.drop(columns=["key", "dataset", "architecture"]), "sweep", setting, folder)
+    about = results.provenance("08_causal_perturbation", setting.data) | {"repeat": repeat}
+    path = _write(table.drop(columns=["key", "dataset", "architecture"]), "sweep", setting, folder, about)
     if not (filters := first_filters(table, setting, kept)).empty:
-        _write(filters, "filters", setting, folder)
+        _write(filters, "filters", setting, folder, about)
     return path
 
 
-def _write(table: pd.DataFrame, what: str, setting: Setting, folder: Path) -> Path:
+def _write(table: pd.DataFrame, what: str, setting: Setting, folder: Path, about: dict) -> Path:
     title = setting.data.title
-    about = results.provenance("08_causal_perturbation", setting.data)
-    about["repeat"] = f"python -m convergent.causal --dataset {setting.dataset} --architecture {setting.architecture}"
     path, known = folder / f"causal_{what}_{as_a_name(setting.architecture)}.csv", {}
     table = table.round(6)
     table.insert(0, "image_set", title)
