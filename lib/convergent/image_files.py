@@ -350,7 +350,7 @@ def decode_all(path, names, decode, size):
     with ThreadPoolExecutor(min(4, os.cpu_count() or 1)) as pool:
         done = pool.map(decode_into, range(len(names)))
         try:
-            for _ in tqdm(done, f"decoding {path.name}", total=len(names), unit=" images", leave=False):
+            for _ in tqdm(done, f"decoding {path.name}", total=len(names), unit=" images", leave=False, mininterval=1):
                 pass
         except KeyboardInterrupt:  # else leaving the block would first decode all the rest
             pool.shutdown(cancel_futures=True)
