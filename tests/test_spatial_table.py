@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from convergent import networks, published, spatial_layers, spatial_pairs, spatial_table, zoo
+from convergent import networks, paths, published, spatial_layers, spatial_pairs, spatial_table, zoo
 from convergent.spatial_table import Wanted
 
 pytestmark = pytest.mark.smoke
@@ -100,6 +100,11 @@ def test_a_network_that_is_nowhere_is_not_trained_where_none_may_be(tmp_path, mo
 
 
 # --- what is published -------------------------------------------------------------------------------
+
+
+def test_every_network_of_the_table_is_published():
+    path = paths.data() / "published" / f"{spatial_table.NAME}.csv"
+    assert published.missing(path, Wanted._fields, spatial_table.NETWORKS) == []
 
 
 def test_published_covariances_are_covariances_and_their_networks_know_something():
