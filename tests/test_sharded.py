@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 
+from clusters import until
 from convergent import compare, networks, sharded
 from convergent.rows import Rows
 from convergent.stream import Moments
@@ -104,9 +105,8 @@ def test_the_shards_of_a_lost_worker_are_done_again(client, tmp_path):
     marks = tmp_path / "marks"
 
     def kill():
-        while not marks.exists():
-            time.sleep(0.05)
-        os.kill(int(marks.read_text().split()[1]), signal.SIGKILL)
+        first = until(lambda: marks.exists() and marks.read_text().splitlines())[0]
+        os.kill(int(first.split()[1]), signal.SIGKILL)
 
     killer = threading.Thread(target=kill)
     killer.start()

@@ -279,8 +279,7 @@ def test_the_run_of_a_killed_worker_is_made_again_and_no_other(tmp_path):
 
     def kill():
         worker = worker_of("convergent.sweep_one")
-        while not any("ipykernel" in " ".join(p.cmdline()) for p in family(worker)):
-            time.sleep(0.1)
+        until(lambda: running("ipykernel_launcher", worker))
         orphans.extend(family(worker))
         worker.kill()
 
@@ -335,8 +334,8 @@ def test_after_ctrl_c_finished_runs_stay_and_nothing_goes_on(tmp_path):
     for line in process.stdout:
         if "[1 of 2] done" in line:
             break
-    while len(kernels := family(psutil.Process(process.pid))) < 4:  # tracker, worker, run, kernel
-        time.sleep(0.1)
+    until(lambda: len(family(psutil.Process(process.pid))) >= 4)  # tracker, worker, run, kernel
+    kernels = family(psutil.Process(process.pid))
     os.killpg(process.pid, signal.SIGINT)  # as a terminal does
     _, said = process.communicate(timeout=60)
     assert process.returncode == 130

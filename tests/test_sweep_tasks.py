@@ -108,11 +108,12 @@ def test_a_folder_that_a_worker_does_not_see_is_told(tmp_path):
 
 
 STOPPED = """
-import sys
+import signal, sys
 from pathlib import Path
 from test_sweep_tasks import run, tasks
 
 if __name__ == "__main__":
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a job in the background does not hear Ctrl-C
     folder = Path(sys.argv[1])
     run(tasks(folder, a="", b="hang", c="hang"), folder, say=lambda line: print(line, flush=True))
 """
@@ -126,13 +127,13 @@ def test_after_ctrl_c_nothing_goes_on(tmp_path):
     for line in process.stdout:
         if "[1 of 3] done" in line:
             break
-    while len(running := clusters.running("convergent.sweep_call", psutil.Process(process.pid))) < 2:
-        time.sleep(0.1)
-    everything = psutil.Process(process.pid).children(recursive=True)
+    driver = psutil.Process(process.pid)
+    clusters.until(lambda: len(clusters.running("convergent.sweep_call", driver)) == 2)
+    everything = driver.children(recursive=True)
     os.killpg(process.pid, signal.SIGINT)  # as a terminal does
     process.communicate(timeout=120)
     assert process.returncode in (-signal.SIGINT, 1, 130)
-    assert clusters.gone([*running, *everything])
+    assert clusters.gone(everything)
     assert times_done(tmp_path) == {"a": 1}
     assert {path.name for path in tmp_path.iterdir()} == {"done.txt", "stopped.py"}
 
