@@ -56,7 +56,8 @@ def client(options: Options, n_runs: int, say: Callable) -> Iterator[tuple]:
     with _joined(options) if options.scheduler else _started(options, n_runs) as (connected, slots, threads):
         link = connected.dashboard_link if options.scheduler else connected.cluster.dashboard_link
         pages = "" if find_spec("bokeh") else " (its pages need `pip install bokeh`)"
-        say(f"{slots} runs at a time, {threads} thread{'s' * (threads > 1)} each; dashboard: {link}{pages}")
+        at_a_time = f"{slots} run{'s' * (slots > 1)} at a time, {threads} thread{'s' * (threads > 1)} each"
+        say(f"{at_a_time}; dashboard: {link}{pages}")
         yield connected, slots, threads
 
 
