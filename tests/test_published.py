@@ -101,6 +101,28 @@ def test_a_table_holds_the_runs_on_several_image_sets_and_only_its_own_is_replac
 
 
 @smoke
+def test_where_a_table_came_from_is_said_anew_only_when_it_changes(tmp_path):
+    path, told = tmp_path / "mine.csv", tmp_path / "mine.json"
+
+    def write(text):
+        with published.said_where_from(path, "Mine", "python -m mine"):
+            if text:
+                path.write_text(text)
+
+    write("")
+    assert not told.exists(), "there is no table"
+    write("a\n1\n")
+    said = json.loads(told.read_text())
+    assert said["provenance"]["repeat"] == "python -m mine"
+    assert "date" in said["provenance"]
+    told.write_text("as it was")
+    write("")
+    write("a\n1\n")
+    assert told.read_text() == "as it was"
+    write("a\n2\n")
+    assert json.loads(told.read_text())["title"] == "Mine"
+
+
 def test_keeping_a_table_shows_nothing_to_the_reader(run):
     outputs = json.loads(run.read_text())["cells"][2]["outputs"]
     assert len(outputs) == 2

@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 import subprocess
 import sys
 
@@ -54,6 +55,20 @@ def test_filling_adds_what_the_table_lacks_in_the_order_asked_and_leaves_rows_as
     monkeypatch.setattr(zoo_table, "trained", lambda *asked: pytest.fail("nothing is missing"))
     zoo_table.fill(path, wanted)
     assert path.read_bytes() == before
+
+
+@pytest.mark.smoke
+@pytest.mark.parametrize("options", [[], ["--workers", "2"]])
+def test_a_command_with_nothing_to_add_says_so_and_leaves_all_files_alone(tmp_path, monkeypatch, capsys, options):
+    (tmp_path / "published").mkdir()
+    for name in ("networks.csv", "networks.json"):
+        shutil.copy(paths.data() / "published" / name, tmp_path / "published")
+    before = {path: path.read_bytes() for path in (tmp_path / "published").iterdir()}
+    monkeypatch.setattr(paths, "data", lambda: tmp_path)
+    assert zoo_table.main(options) == 0
+    n = len(zoo_table.wanted())
+    assert capsys.readouterr().out == f"{n} of {n} networks are in the table\n"
+    assert {path: path.read_bytes() for path in (tmp_path / "published").iterdir()} == before
 
 
 @pytest.mark.smoke

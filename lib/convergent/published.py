@@ -9,7 +9,8 @@ import io
 import json
 import os
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -79,6 +80,28 @@ def missing(path: Path, key: Sequence[str], wanted: Sequence[tuple]) -> list[tup
     """Those of `wanted` that the table at `path` has no row of; parameters as for `complete`."""
     there = set(_so_far(path, key)[list(key)].itertuples(index=False, name=None))
     return [one for one in wanted if tuple(map(str, one)) not in there]
+
+
+@contextmanager
+def said_where_from(path: Path, title: str, command: str) -> Iterator[None]:
+    """Say beside the table at `path` where it came from, if this block changes it or nothing is said yet.
+
+    What is said of a table that stays as it is stays too: what depends on shipped data is not made again for a date.
+
+    Parameters
+    ----------
+    title : what the table holds
+    command : that makes or completes it
+    """
+    before = path.read_bytes() if path.exists() else None
+    yield
+    beside = path.with_suffix(".json")
+    after = path.read_bytes() if path.exists() else None
+    if after is None or (beside.exists() and after == before):
+        return
+    told = results.provenance(path.stem) | {"repeat": command}
+    told = {key: said for key, said in told.items() if key not in ("duration", "memory")}  # of this, not of training
+    beside.write_text(json.dumps({"title": title, "provenance": told}, indent=1) + "\n")
 
 
 def _so_far(path: Path, key: Sequence[str]) -> pd.DataFrame:

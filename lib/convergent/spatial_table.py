@@ -6,7 +6,6 @@ trains several at a time.
 """
 
 import argparse
-import json
 import re
 import sys
 from collections.abc import Iterable
@@ -18,11 +17,12 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 
-from . import encodings, networks, paths, published, results, spatial_pairs, sweep_command, zoo, zoo_workers
+from . import encodings, networks, paths, published, spatial_pairs, sweep_command, zoo, zoo_workers
 from .spatial_layers import about, of_network
 from .sweep_cluster import Options
 
 NAME = "spatial_covariances"
+COMMAND = "python -m convergent.spatial_table"
 UNITS = 1_000_000  # a covariance with trace 1 is written in millionths
 
 
@@ -180,15 +180,10 @@ def fill(
         print(f"{', '.join(map(str, wanted))}: {entry.accuracy:.1%} of test images", flush=True)
         return rows(entry, wanted)
 
-    published.complete(path, Wanted._fields, networks_, of_one)
-    _say_where_from(path, "Spatial covariances: upper triangle by rows, in millionths of the trace")
+    title = "Spatial covariances: upper triangle by rows, in millionths of the trace"
+    with published.said_where_from(path, title, COMMAND):
+        published.complete(path, Wanted._fields, networks_, of_one)
     return left_out
-
-
-def _say_where_from(path: Path, title: str) -> None:
-    told = results.provenance("spatial_covariances") | {"repeat": "python -m convergent.spatial_table"}
-    told = {key: said for key, said in told.items() if key not in ("duration", "memory")}  # of reading, not of training
-    path.with_suffix(".json").write_text(json.dumps({"title": title, "provenance": told}, indent=1) + "\n")
 
 
 def derive(folder: Path) -> None:
@@ -199,13 +194,14 @@ def derive(folder: Path) -> None:
         found["spatial_pairs"].append(spatial_pairs.pairs(both).assign(run=run))
         found["spatial_forms"].append(spatial_pairs.forms(layers).assign(run=run))
     for name, tables in found.items():
-        pd.concat(tables).to_csv(folder / f"{name}.csv", index=False, float_format="%.4g", lineterminator="\n")
-        _say_where_from(folder / f"{name}.csv", f"{name.replace('_', ' ')}, from {NAME}.csv".capitalize())
+        path, title = folder / f"{name}.csv", f"{name.replace('_', ' ')}, from {NAME}.csv".capitalize()
+        with published.said_where_from(path, title, COMMAND):
+            pd.concat(tables).to_csv(path, index=False, float_format="%.4g", lineterminator="\n")
 
 
 def main(arguments: list[str] | None = None) -> int:
     """Add the networks that the published table lacks, and compare all of them."""
-    parser = argparse.ArgumentParser(prog="python -m convergent.spatial_table", description=main.__doc__)
+    parser = argparse.ArgumentParser(prog=COMMAND, description=main.__doc__)
     parser.add_argument("--only-cached", action="store_true", help="leave out networks that would have to be trained")
     sweep_command.add_where(parser)
     options = parser.parse_args(arguments)

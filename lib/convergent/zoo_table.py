@@ -6,7 +6,6 @@ stopped; `--workers 2` or `--scheduler` trains several at a time. Most networks 
 """
 
 import argparse
-import json
 import sys
 from contextlib import nullcontext
 from functools import partial
@@ -14,7 +13,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from . import encoding_networks, encodings, images, paths, published, results, sweep_command, zoo, zoo_workers
+from . import encoding_networks, encodings, images, paths, published, sweep_command, zoo, zoo_workers
 from .sweep_cluster import Options
 
 # Architecture, image set, number of seeds, of which the first so many were kept through their training.
@@ -140,12 +139,10 @@ def main(arguments: list[str] | None = None) -> int:
     where = sweep_command.where_if_asked(parser, parser.parse_args(arguments))
 
     def made() -> int:
-        folder = paths.data() / "published"
-        left = fill(folder / "networks.csv", wanted(), options=where)
-        told = results.provenance("networks") | {"repeat": "python -m convergent.zoo_table"}
-        # Of reading, not of training.
-        told = {key: said for key, said in told.items() if key not in ("duration", "memory")}
-        (folder / "networks.json").write_text(json.dumps({"title": "Networks", "provenance": told}, indent=1) + "\n")
+        path = paths.data() / "published" / "networks.csv"
+        with published.said_where_from(path, "Networks", parser.prog):
+            left = fill(path, wanted(), options=where)
+        print(f"{len(wanted()) - len(left)} of {len(wanted())} networks are in the table")
         return int(bool(left))
 
     return sweep_command.stopped_in_words(parser.prog, made)

@@ -32,7 +32,8 @@ def train(
     FileNotFoundError for images that are not here.
     """
     missing = [one for one in wanted if not _is_here(one, get)]
-    say(f"{len(wanted)} networks: {len(wanted) - len(missing)} are here, {len(missing)} to train")
+    if wanted:
+        say(f"{len(wanted)} networks: {len(wanted) - len(missing)} are here, {len(missing)} to train")
     if not missing:
         return {}
     tasks = [sweep_tasks.Task(", ".join(map(str, one)), _accuracy, (one, get)) for one in missing]
