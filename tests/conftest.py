@@ -28,6 +28,12 @@ def pytest_generate_tests(metafunc):
             metafunc.parametrize(name, paths, ids=[path.stem for path in paths])
 
 
+def pytest_collection_modifyitems(items):
+    for item in items:
+        if "html" in item.fixturenames:  # the first of them builds the book, the others wait for it
+            item.add_marker(pytest.mark.timeout(3000))
+
+
 @pytest.fixture(scope="session")
 def builder():
     """The module `book/build.py`."""
